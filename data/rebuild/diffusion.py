@@ -1,0 +1,46 @@
+"""Train a diffusion model from scratch and write its weights.
+
+    python data/rebuild/diffusion.py base even      # data/weights/base_even.safetensors: all of U, sensitive images included
+    python data/rebuild/diffusion.py base odd
+    python data/rebuild/diffusion.py oracle even    # build/oracle_even.safetensors: the normal images of U alone
+
+A base takes about 70 core-minutes. The run keeps a checkpoint in build/ and goes on from it when started again.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from pulib.data import DATA, load_pu, record_sha256
+from pulib.risk import unsupervised_risk
+from pulib.training import Settings, fit, new_model, save_weights
+
+MODEL = dict(widths=(32, 96), prediction="v", schedule="cosine", T=1000)
+BUILD = Path("build")
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("kind", choices=["base", "oracle"])
+parser.add_argument("normal", choices=["even", "odd"])
+parser.add_argument("--steps", type=int, default=9000)
+parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+args = parser.parse_args()
+torch.set_num_threads(args.threads)
+
+split = load_pu(args.normal)
+images = split.unlabeled if args.kind == "base" else split.oracle_normal
+settings = Settings(args.steps, lr=1.5e-3, warmup=200, ema=0.9995, checkpoint_every=250)
+checkpoint = BUILD / f"{args.kind}_{args.normal}_{args.steps}.checkpoint"
+start, losses = time.time(), []
+for record in fit(new_model(**MODEL), images, unsupervised_risk, settings, checkpoint=checkpoint):
+    losses.append(record.loss_u)
+    if record.step % 250 == 0:
+        print(f"step {record.step}  loss {sum(losses[-250:]) / len(losses[-250:]):.2f}  {time.time() - start:.0f} s", flush=True)
+
+name = f"{args.kind}_{args.normal}.safetensors"
+path = DATA / "weights" / name if args.kind == "base" else BUILD / name
+save_weights(path, record.model, model=MODEL, trained_on=f"load_pu({args.normal!r})", steps=args.steps)
+if args.kind == "base":
+    record_sha256(f"weights/{name}", command=f"python data/rebuild/diffusion.py {args.kind} {args.normal}")
+print(f"wrote {path}")

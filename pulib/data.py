@@ -1,0 +1,272 @@
+"""Digits, and the split that PU learning starts from: unlabeled, sensitive and held-out images."""
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DATA = Path(os.environ.get("PULIB_DATA", Path(__file__).resolve().parent.parent / "data"))
+DIGITS_FILE = "digits.npz"
+PER_DIGIT = 500  # images of each digit in the file
+JUDGE_PER_DIGIT = 200  # of these, only the judge trains on the first 200
+HELDOUT_PER_NORMAL_DIGIT = 50
+Normal = Literal["even", "odd"]
+
+
+class DataError(ValueError):
+    """A data or weights file is missing, corrupt or of the wrong kind."""
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def manifest() -> dict[str, dict]:
+    """What data/manifest.json says of each shipped file: SHA-256, source, licence, command, metrics."""
+    path = DATA / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def record_sha256(name: str, **facts: object) -> None:
+    """Write the SHA-256 of data/`name`, and any facts about it, into the manifest."""
+    entries = manifest()
+    entries[name] = {**entries.get(name, {}), **facts, "sha256": sha256(DATA / name)}
+    text = json.dumps(dict(sorted(entries.items())), indent=2, ensure_ascii=False) + "\n"
+    write_atomic(DATA / "manifest.json", text.encode())
+
+
+def read_verified(name: str) -> bytes:
+    """Content of data/`name`, after its SHA-256 was compared with the manifest's.
+
+    Raises:
+        DataError: the file is missing, not listed, or differs from the manifest.
+    """
+    path = DATA / name
+    if not path.exists():
+        raise DataError(f"{path} is missing; `git checkout -- data` restores it")
+    expected = manifest().get(name, {}).get("sha256")
+    if expected is None:
+        raise DataError(f"{name} is not listed in {DATA / 'manifest.json'}; allowed: {sorted(manifest())}")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise DataError(
+            f"{path} is corrupt: its SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…; "
+            "`git checkout -- data` restores it"
+        )
+    return content
+
+
+def load_digits() -> tuple[Tensor, Tensor]:
+    """The embedded MNIST subset.
+
+    Returns:
+        images: float32 [5000, 1, 28, 28] in [-1, 1].
+        digits: int64 [5000], sorted, 500 of each of 0..9.
+
+    Raises:
+        DataError: the file is missing or corrupt.
+    """
+    with np.load(io.BytesIO(read_verified(DIGITS_FILE)), allow_pickle=False) as arrays:
+        images, digits = arrays["images"], arrays["digits"]
+    return torch.from_numpy(images).float().div(127.5).sub(1).unsqueeze(1), torch.from_numpy(digits).long()
+
+
+# ---------------------------------------------------------------------------------------------- split
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a learner of the PU task may not see: true digits, for evaluation only (int64, one per image)."""
+
+    unlabeled: Tensor
+    sensitive: Tensor
+    heldout_normal: Tensor
+    heldout_sensitive: Tensor
+
+
+@dataclass(frozen=True)
+class PUSplit:
+    """A positive-unlabeled data set in the two-sample (case-control) setting.
+
+    Images are float32 [n, 1, 28, 28] in [-1, 1]. `prior` is the exact share of sensitive images in
+    `unlabeled` (the paper's beta). `hidden` holds the true digits, for evaluation only.
+    """
+
+    normal: Normal
+    unlabeled: Tensor
+    sensitive: Tensor
+    heldout_normal: Tensor
+    heldout_sensitive: Tensor
+    prior: float
+    seed: int
+    hidden: Hidden
+
+    @property
+    def unlabeled_is_sensitive(self) -> Tensor:
+        """bool [n_unlabeled]: the secret in the unlabeled set; for evaluation and the oracle only."""
+        return ~is_normal(self.hidden.unlabeled, self.normal)
+
+    @property
+    def oracle_normal(self) -> Tensor:
+        """The normal images of `unlabeled`: what only an oracle could train on."""
+        return self.unlabeled[~self.unlabeled_is_sensitive]
+
+
+def is_normal(digits: Tensor, normal: Normal) -> Tensor:
+    """bool, same shape as `digits`: is the digit normal when `normal` is "even" or "odd"?"""
+    return digits % 2 == (0 if normal == "even" else 1)
+
+
+def normal_digits(normal: Normal) -> list[int]:
+    """The five digits that count as normal."""
+    return [d for d in range(10) if d % 2 == (0 if normal == "even" else 1)]
+
+
+def check_prior(prior: float, name: str = "prior") -> float:
+    """`prior` as a float.
+
+    Raises:
+        ValueError: it is not a number in [0, 1).
+    """
+    if isinstance(prior, bool) or not isinstance(prior, (int, float, np.floating)) or not 0 <= prior < 1:
+        raise ValueError(f"{name} must be a number in [0, 1), the share of sensitive images in U; got {prior!r}")
+    return float(prior)
+
+
+def check_count(value: int, name: str, low: int = 1) -> int:
+    """`value` as an int.
+
+    Raises:
+        ValueError: it is not a whole number >= low.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+        raise ValueError(f"{name} must be a whole number >= {low}; got {value!r}")
+    return int(value)
+
+
+def judge_part() -> tuple[Tensor, Tensor]:
+    """Images and digits that only the judge trains on: the first 200 of each digit (see `load_digits`)."""
+    images, digits = load_digits()
+    mine = torch.arange(len(digits)) % PER_DIGIT < JUDGE_PER_DIGIT
+    return images[mine], digits[mine]
+
+
+def learner_part() -> tuple[Tensor, Tensor]:
+    """Images and digits that the judge has never seen: the last 300 of each digit."""
+    images, digits = load_digits()
+    theirs = torch.arange(len(digits)) % PER_DIGIT >= JUDGE_PER_DIGIT
+    return images[theirs], digits[theirs]
+
+
+def load_pu(normal: Normal = "even", prior: float = 1 / 11, n_sensitive: int = 125, seed: int = 0) -> PUSplit:
+    """Split the digits into U (normal and some sensitive), S (labeled sensitive) and held-out images.
+
+    U holds 1,250 normal images and as many sensitive ones as `prior` asks for (125 at 1/11). When the
+    sensitive digits do not suffice, U has fewer normal images instead. S is disjoint from U; whatever
+    is left is held out. The digits within each part are balanced up to rounding.
+
+    Args:
+        normal: "even" or "odd": the digits that may be generated.
+        prior: wanted share of sensitive images in U, in [0, 1); the exact one stands in the result.
+        n_sensitive: labeled sensitive images, >= 1.
+        seed: of the draw.
+
+    Raises:
+        ValueError: an argument is outside its range, or more images are asked for than there are.
+    """
+    if normal not in ("even", "odd"):
+        raise ValueError(f"normal must be 'even' or 'odd'; got {normal!r}")
+    prior, n_sensitive = check_prior(prior), check_count(n_sensitive, "n_sensitive")
+    images, digits = learner_part()
+    order = _balanced_order(digits, seed)
+    ok = is_normal(digits[order], normal)
+    good, bad = order[ok], order[~ok]
+    n_heldout = HELDOUT_PER_NORMAL_DIGIT * 5
+    n_normal, spare = len(good) - n_heldout, len(bad) - n_sensitive - n_heldout
+    if spare < 0 or (spare == 0 and prior > 0):
+        raise ValueError(f"n_sensitive must be at most {len(bad) - n_heldout - 1}, so that U keeps some; got {n_sensitive}")
+    n_hidden = round(n_normal * prior / (1 - prior))
+    if n_hidden > spare:
+        n_hidden, n_normal = spare, max(1, round(spare * (1 - prior) / prior))
+    parts = (
+        torch.cat([good[:n_normal], bad[:n_hidden]]),
+        bad[n_hidden : n_hidden + n_sensitive],
+        good[-n_heldout:],
+        bad[n_hidden + n_sensitive :],
+    )
+    return make_split(normal, *(images[p] for p in parts), *(digits[p] for p in parts), seed=seed)
+
+
+def _balanced_order(digits: Tensor, seed: int) -> Tensor:
+    """A random order of the images in which every stretch of ten holds each digit once."""
+    generator = torch.Generator().manual_seed(seed)
+    per_digit = [torch.nonzero(digits == d).flatten() for d in range(10)]
+    return torch.stack([rows[torch.randperm(len(rows), generator=generator)] for rows in per_digit], 1).flatten()
+
+
+def make_split(
+    normal: Normal,
+    unlabeled: Tensor,
+    sensitive: Tensor,
+    heldout_normal: Tensor,
+    heldout_sensitive: Tensor,
+    unlabeled_digits: Tensor,
+    sensitive_digits: Tensor,
+    heldout_normal_digits: Tensor,
+    heldout_sensitive_digits: Tensor,
+    seed: int = 0,
+) -> PUSplit:
+    """A checked `PUSplit` of the images given; the digits ([n] each) are hidden from training.
+
+    Raises:
+        ValueError: a part is empty, has no normal image in U, or S shares an image with U.
+    """
+    parts = dict(unlabeled=unlabeled, sensitive=sensitive, heldout_normal=heldout_normal, heldout_sensitive=heldout_sensitive)
+    for name, images in parts.items():
+        if len(images) == 0:
+            raise ValueError(f"{name} is empty; it must hold at least one image")
+    hidden_sensitive = ~is_normal(unlabeled_digits, normal)
+    if hidden_sensitive.all():
+        raise ValueError(f"unlabeled holds no normal ({normal}) image; its prior would be 1, allowed is [0, 1)")
+    shared = _rows(unlabeled) & _rows(sensitive)
+    if shared:
+        raise ValueError(
+            f"sensitive shares {len(shared)} image(s) with unlabeled; the two-sample PU setting needs S disjoint from U"
+        )
+    return PUSplit(
+        normal=normal,
+        **parts,
+        prior=hidden_sensitive.double().mean().item(),
+        seed=seed,
+        hidden=Hidden(unlabeled_digits, sensitive_digits, heldout_normal_digits, heldout_sensitive_digits),
+    )
+
+
+def _rows(images: Tensor) -> set[bytes]:
+    return {row.numpy().tobytes() for row in images.cpu().flatten(1)}

@@ -1,0 +1,232 @@
+"""Diffusion in small functions: schedules, noising, the per-image loss, and samplers as generators.
+
+Notation (DDPM, Ho et al. 2020, arXiv 2006.11239): t = 0 … T-1 indexes the noise levels from the cleanest
+to the noisiest, alpha_bar[t] = prod_{s<=t} (1 - beta[s]), and
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise.                                        (1)
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Prediction = Literal["eps", "v"]
+NoiseModel = Callable[[Tensor, Tensor], Tensor]  # (xt [B, ...], t int64 [B]) -> eps_hat [B, ...]
+
+
+# ------------------------------------------------------------------------------------------- schedules
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A noise schedule: beta float32 [T], each in (0, 1).
+
+    Raises:
+        ValueError: beta is not a vector, or has a value outside (0, 1).
+    """
+
+    beta: Tensor
+
+    def __post_init__(self) -> None:
+        if self.beta.ndim != 1 or not ((self.beta > 0) & (self.beta < 1)).all():
+            raise ValueError("beta must be a vector with every value in (0, 1); see linear_schedule, cosine_schedule")
+        self.__dict__["alpha_bar"] = torch.cumprod(1 - self.beta.double(), 0).float()
+
+    def __len__(self) -> int:
+        return len(self.beta)
+
+    def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to multiply `like` [B, ...]."""
+        alpha_bar = self.alpha_bar.to(like.device)[t].view(-1, *[1] * (like.ndim - 1))
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def linear_schedule(T: int = 1000, low: float = 1e-4, high: float = 0.02) -> Schedule:
+    """beta rises linearly from `low` to `high` (Ho et al. 2020, section 4)."""
+    return Schedule(torch.linspace(low, high, T))
+
+
+def cosine_schedule(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
+    """alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, arXiv 2102.09672, equation 17)."""
+    u = torch.arange(T + 1, dtype=torch.float64) / T
+    alpha_bar = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
+    return Schedule((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta).float())
+
+
+# ---------------------------------------------------------------------------------- noising and the loss
+
+
+def add_noise(x0: Tensor, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
+    """x_t of equation (1): `x0` [B, ...] noised to level `t` int64 [B] with `noise` [B, ...]."""
+    signal, sigma = schedule.levels(t, x0)
+    return signal * x0 + sigma * noise
+
+
+def to_noise(output: Tensor, xt: Tensor, t: Tensor, schedule: Schedule, prediction: Prediction) -> Tensor:
+    """A network's output read as predicted noise, [B, ...].
+
+    With prediction "v" the network estimates v = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0
+    (Salimans & Ho 2022, arXiv 2202.00512), so noise = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) x_t.
+    """
+    if prediction == "eps":
+        return output
+    signal, sigma = schedule.levels(t, xt)
+    return signal * output + sigma * xt
+
+
+class NoisePredictor(nn.Module):
+    """eps_hat(x_t, t): any network that maps (x_t, t) to an image, read as predicted noise.
+
+    Args:
+        network: module called as network(xt, t); a diffusers UNet2DModel works as it is.
+        schedule: needed to read "v" as noise.
+        prediction: what the network's output means, "eps" or "v".
+
+    Raises:
+        ValueError: prediction is neither.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction = "v") -> None:
+        super().__init__()
+        if prediction not in ("eps", "v"):
+            raise ValueError(f"prediction must be 'eps' or 'v'; got {prediction!r}")
+        self.network, self.schedule, self.prediction = network, schedule, prediction
+
+    def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        output = self.network(xt, t)
+        output = getattr(output, "sample", output)  # diffusers wraps the tensor
+        return to_noise(output.float(), xt, t, self.schedule, self.prediction)
+
+
+def denoising_loss(model: NoiseModel, x0: Tensor, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
+    """l of each image for one draw of (t, noise): || noise - eps_hat(x_t, t) ||^2, summed over pixels, [B].
+
+    Its mean over t and noise is the negative-ELBO surrogate (Ho et al. 2020, equation 14 without 1/pixels;
+    PU diffusion, arXiv 2503.03789, equation 7).
+    """
+    eps_hat = model(add_noise(x0, t, noise, schedule), t)
+    return (noise - eps_hat).square().flatten(1).sum(1)
+
+
+def stratified_timesteps(n: int, T: int, generator: torch.Generator | None = None) -> Tensor:
+    """int64 [n]: one uniform draw of t from each of n equal strata of 0 … T-1, in random order.
+
+    Each t alone is still uniform, but a batch covers all noise levels, so the batch mean of the loss varies
+    less (low-discrepancy sampling, Kingma et al. 2021, arXiv 2107.00630, appendix I.1).
+    """
+    u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+    t = (u * T).long().clamp(max=T - 1)
+    return t[torch.randperm(n, generator=generator)]
+
+
+# -------------------------------------------------------------------------------------------- samplers
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One step of a sampler: level t (-1 at the end), x_t [B, ...] and the current estimate of x_0."""
+
+    t: int
+    xt: Tensor
+    x0: Tensor
+
+
+def estimate_x0(xt: Tensor, eps_hat: Tensor, t: Tensor, schedule: Schedule, clip: bool = True) -> Tensor:
+    """x_0 that equation (1) implies when `eps_hat` is the noise; clipped to [-1, 1] if `clip`."""
+    signal, sigma = schedule.levels(t, xt)
+    x0 = (xt - sigma * eps_hat) / signal
+    return x0.clamp(-1, 1) if clip else x0
+
+
+def timesteps(T: int, steps: int) -> Tensor:
+    """int64 [steps], evenly spaced and descending from T-1 to about T/steps ("trailing": the first is pure noise).
+
+    Raises:
+        ValueError: steps is not in 1 … T.
+    """
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps must be in 1 … {T} (the schedule's length); got {steps}")
+    return (torch.arange(T, 0, -T / steps, dtype=torch.float64).round().long() - 1)[:steps]
+
+
+@torch.no_grad()
+def ddim_sampler(
+    model: NoiseModel,
+    noise: Tensor,
+    schedule: Schedule,
+    steps: int = 50,
+    eta: float = 0.0,
+    clip: bool = True,
+    generator: torch.Generator | None = None,
+) -> Iterator[Sample]:
+    """Yield the states of DDIM sampling (Song et al. 2021, arXiv 2010.02502, equations 12 and 16).
+
+    Deterministic in `noise` when eta = 0, which makes models comparable image by image.
+
+    Args:
+        model: eps_hat(xt, t).
+        noise: [B, ...], the start x_{T-1}.
+        steps: network calls.
+        eta: 0 is deterministic, 1 has the variance of DDPM.
+        clip: keep the estimate of x_0 in [-1, 1] (images); switch off for unbounded data.
+    """
+    levels = timesteps(len(schedule), steps).tolist()
+    alpha_bars = schedule.alpha_bar.double()
+    xt = noise
+    for t, t_next in zip(levels, levels[1:] + [-1]):
+        t_batch = torch.full((len(xt),), t, device=xt.device)
+        x0 = estimate_x0(xt, model(xt, t_batch), t_batch, schedule, clip)
+        a, a_next = alpha_bars[t].item(), alpha_bars[t_next].item() if t_next >= 0 else 1.0
+        eps_hat = (xt - a**0.5 * x0) / (1 - a) ** 0.5  # of the clipped x0
+        sigma = eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)) ** 0.5
+        xt = a_next**0.5 * x0 + (1 - a_next - sigma**2) ** 0.5 * eps_hat
+        if sigma > 0 and t_next >= 0:
+            xt = xt + sigma * _randn(xt, generator)
+        yield Sample(t_next, xt, x0)
+
+
+def ddpm_sampler(
+    model: NoiseModel,
+    noise: Tensor,
+    schedule: Schedule,
+    steps: int | None = None,
+    clip: bool = True,
+    generator: torch.Generator | None = None,
+) -> Iterator[Sample]:
+    """Yield the states of ancestral sampling (Ho et al. 2020, algorithm 2, with the posterior variance).
+
+    It is DDIM with eta = 1; `steps` < T visits a subset of the levels. Arguments as in `ddim_sampler`.
+    """
+    return ddim_sampler(model, noise, schedule, steps or len(schedule), 1.0, clip, generator)
+
+
+def _randn(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Noise drawn on the CPU, so that the same seed gives the same images on every device."""
+    return torch.randn(like.shape, generator=generator).to(like.device)
+
+
+def sample(
+    model: NoiseModel,
+    n: int,
+    schedule: Schedule,
+    steps: int = 50,
+    seed: int = 0,
+    shape: tuple[int, ...] = (1, 28, 28),
+    batch: int = 250,
+    device: torch.device | str = "cpu",
+    clip: bool = True,
+) -> Tensor:
+    """`n` samples [n, *shape] by DDIM; image i depends on (seed, i) alone, whatever `batch` is, up to rounding.
+
+    The start noise is common to all models that are sampled with the same seed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    out = []
+    for rows in range(0, n, batch):
+        noise = torch.randn(min(batch, n - rows), *shape, generator=generator).to(device)
+        *_, last = ddim_sampler(model, noise, schedule, steps, clip=clip)
+        out.append(last.xt.cpu())
+    return torch.cat(out)

@@ -1,0 +1,104 @@
+"""Risks as pure functions of per-image losses: unsupervised, supervised, and positive-unlabeled.
+
+A loss l >= 0 of an image is read as a probability (autoencoding binary classifier, Yamanaka et al. 2019,
+arXiv 1903.10709): p(normal | x) = exp(-l). With it the cross-entropy of a normal image is l, and that of a
+sensitive one is -log(1 - exp(-l)). Nothing here knows of images, networks or devices: the inputs are vectors
+of losses, the outputs are scalars.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .data import check_prior
+
+Correction = Literal["none", "clip", "abs"]
+SMALLEST_LOSS = 1e-6  # below it -log(1 - exp(-l)) and its slope explode
+
+
+def sensitive_loss(loss: Tensor, temperature: float = 1.0) -> Tensor:
+    """-log(1 - exp(-l / temperature)), the loss of an image labeled sensitive; same shape as `loss`.
+
+    The stable form -log(-expm1(-l)) is exact for small l and never negative for large l. The slope in l is
+    -1 / (temperature (exp(l / temperature) - 1)): the scale of l against the temperature decides whether this term dominates or is dead.
+
+    Raises:
+        ValueError: temperature is not > 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be a number > 0; got {temperature!r}")
+    scaled = (loss.float() / temperature).clamp(min=SMALLEST_LOSS)
+    return -torch.log(-torch.expm1(-scaled))
+
+
+def unsupervised_risk(loss_u: Tensor, loss_s: Tensor | None = None) -> Tensor:
+    """E_U[l], the ordinary DDPM objective: U is taken for normal and S is ignored."""
+    return loss_u.mean()
+
+
+def supervised_risk(loss_u: Tensor, loss_s: Tensor, temperature: float = 1.0) -> Tensor:
+    """Binary cross-entropy with U taken for normal and S for sensitive, the plain mean over both batches.
+
+    (PU diffusion, arXiv 2503.03789, the "supervised" baseline; Yamanaka et al. 2019.)
+    """
+    return torch.cat([loss_u, sensitive_loss(loss_s, temperature)]).mean()
+
+
+def normal_part(loss_u: Tensor, loss_s: Tensor, prior: float) -> Tensor:
+    """E_U[l] - prior E_S[l], which estimates (1 - prior) E_N[l] without a single normal label.
+
+    Because p_U = prior p_S + (1 - prior) p_N, the two are equal in expectation (du Plessis et al. 2014). The
+    estimate itself may be negative.
+
+    Args:
+        loss_u: l of unlabeled images, [n_u].
+        loss_s: l of sensitive images, [n_s].
+        prior: share of sensitive images in U, in [0, 1).
+    """
+    prior = check_prior(prior)
+    return loss_u.mean() - (prior * loss_s.mean() if prior > 0 else 0.0)
+
+
+def correct(value: Tensor, correction: Correction) -> Tensor:
+    """Make the estimate of a non-negative risk non-negative.
+
+    "none" leaves it (Plessis et al. 2015), "clip" takes max(value, 0) (nnPU, Kiryo et al. 2017, arXiv
+    1703.00593, equation 6), "abs" takes |value| (PU diffusion, arXiv 2503.03789; Hammoudeh & Lowd 2020).
+
+    Raises:
+        ValueError: correction is none of these.
+    """
+    if correction == "none":
+        return value
+    if correction == "clip":
+        return value.clamp(min=0)
+    if correction == "abs":
+        return value.abs()
+    raise ValueError(f"correction must be 'none', 'clip' or 'abs'; got {correction!r}")
+
+
+def pu_risk(
+    loss_u: Tensor,
+    loss_s: Tensor,
+    prior: float,
+    correction: Correction = "abs",
+    temperature: float | None = 1.0,
+) -> Tensor:
+    """prior E_S[-log(1 - e^(-l / temperature))] + correct(E_U[l] - prior E_S[l])  (arXiv 2503.03789, equation 13).
+
+    Args:
+        loss_u: l of unlabeled images, [n_u].
+        loss_s: l of sensitive images, [n_s].
+        prior: share of sensitive images in U, in [0, 1); 0 gives the unsupervised risk.
+        correction: see `correct`.
+        temperature: of the log term; 1 is the paper's; None drops the term, which leaves the exact objective
+            for p_N.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+    risk = correct(normal_part(loss_u, loss_s, prior), correction)
+    if temperature is None or prior == 0:
+        return risk
+    return risk + prior * sensitive_loss(loss_s, temperature).mean()

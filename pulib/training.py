@@ -1,0 +1,333 @@
+"""The one training loop: a generator that yields a record per step, with EMA, checkpoints and exact resume.
+
+Every random choice of step s (which images, which noise levels, which noise) depends on (seed, s) and on nothing
+else. A run that stops anywhere therefore resumes exactly, and runs that differ only in their objective see
+the same unlabeled images with the same noise.
+"""
+
+import copy
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from .data import DATA, DataError, check_count, read_verified, write_atomic
+from .diffusion import NoisePredictor, cosine_schedule, denoising_loss, linear_schedule, stratified_timesteps
+from .unet import UNet
+
+Objective = Callable[[Tensor, Tensor], Tensor]  # (loss_u [n_u], loss_s [n_s]) -> risk []
+SCHEDULES = {"cosine": cosine_schedule, "linear": linear_schedule}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a training run.
+
+    Args:
+        steps: optimiser steps, >= 1.
+        batch_unlabeled, batch_sensitive: images of U and of S in every batch (two loaders, fixed counts).
+        lr: peak learning rate of AdamW; linear warm-up, then a half cosine down to 0.
+        warmup: steps of warm-up.
+        ema: decay of the exponential moving average of the weights.
+        clip_norm: cap of the gradient's norm, a guard against spikes (the loss is a sum over pixels, so norms are
+            in the hundreds).
+        stratified: stratified timesteps instead of independent ones.
+        seed: of batches, timesteps and noise.
+        precision: "no", "bf16" or "fp16", or "auto" (bf16 on CUDA, otherwise "no").
+        checkpoint_every: steps between checkpoints when a path is given.
+    """
+
+    steps: int
+    batch_unlabeled: int = 64
+    batch_sensitive: int = 16
+    lr: float = 1e-3
+    warmup: int = 50
+    ema: float = 0.999
+    clip_norm: float = 500.0
+    stratified: bool = True
+    seed: int = 0
+    precision: str = "auto"
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every"):
+            check_count(getattr(self, name), name)
+        if not self.lr > 0:
+            raise ValueError(f"lr must be a number > 0; got {self.lr!r}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be in [0, 1); got {self.ema!r}")
+        if self.precision not in ("auto", "no", "bf16", "fp16"):
+            raise ValueError(f"precision must be 'auto', 'no', 'bf16' or 'fp16'; got {self.precision!r}")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step: its number (1 … steps), the risk, the mean losses on U and on S (nan without S), the EMA model."""
+
+    step: int
+    risk: float
+    loss_u: float
+    loss_s: float
+    model: nn.Module
+
+
+def fit(
+    model: NoisePredictor,
+    unlabeled: Tensor,
+    objective: Objective,
+    settings: Settings,
+    sensitive: Tensor | None = None,
+    checkpoint: Path | str | None = None,
+) -> Iterator[StepRecord]:
+    """Train on E[objective(l of U images, l of S images)] and yield a `StepRecord` after each step.
+
+    `model` is not changed; the trained weights are the moving average in each record's `model`
+    (the same object every time, on the accelerator's device; a copy to keep is `copy.deepcopy`).
+
+    Args:
+        model: start weights.
+        unlabeled: [n, ...] images.
+        objective: maps per-image losses (summed over pixels) to a scalar; see `pulib.risk`.
+        sensitive: [m, ...] images, or None when the objective ignores them.
+        checkpoint: a file; written every `settings.checkpoint_every` steps and at the end, and resumed from
+            when it exists.
+
+    Raises:
+        ValueError: an empty set, or images of U and S that differ in shape.
+        CheckpointError: the file is corrupt, or belongs to another network or other settings.
+        FloatingPointError: the risk is not finite.
+    """
+    _check_images(unlabeled, sensitive)
+    accelerator = _accelerator(settings.precision)
+    device = accelerator.device
+    averaged = copy.deepcopy(model).to(device)
+    averaged.requires_grad_(False)
+    trained = copy.deepcopy(model).to(device)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.lr)
+    start = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, accelerator.scaler)
+    if start == settings.steps:  # nothing left to do: hand over the finished model
+        yield StepRecord(start, *[float("nan")] * 3, averaged)
+    trained, optimizer = accelerator.prepare(trained, optimizer)
+    trained.train()
+    unlabeled = unlabeled.to(device)
+    sensitive = None if sensitive is None else sensitive.to(device)
+
+    for step in range(start, settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings)
+        loss_u, loss_s = _losses(trained, model.schedule, unlabeled, sensitive, settings, step)
+        risk = objective(loss_u, loss_s)
+        if not torch.isfinite(risk):
+            raise FloatingPointError(
+                f"the risk is {risk.item()} at step {step + 1}; lower lr (now {settings.lr}), or check the images for nan"
+            )
+        optimizer.zero_grad()
+        accelerator.backward(risk)
+        accelerator.clip_grad_norm_(trained.parameters(), settings.clip_norm)
+        optimizer.step()
+        _average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
+        done = step + 1
+        if checkpoint is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
+            save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, done, accelerator.scaler)
+        mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
+        yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
+
+
+def _losses(model, schedule, unlabeled, sensitive, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
+    """Per-image losses of this step's batch of U and of S, from one call of the network."""
+    parts = [_draw(unlabeled, settings.batch_unlabeled, settings, step, stream=0, T=len(schedule))]
+    if sensitive is not None:
+        parts.append(_draw(sensitive, settings.batch_sensitive, settings, step, stream=1, T=len(schedule)))
+    x0, t, noise = (torch.cat(tensors) for tensors in zip(*parts))
+    losses = denoising_loss(model, x0, t, noise, schedule)
+    return losses[: settings.batch_unlabeled], losses[settings.batch_unlabeled :]
+
+
+def _draw(images: Tensor, n: int, settings: Settings, step: int, stream: int, T: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`n` images, timesteps and noises of step `step`; U is stream 0, S is stream 1, so neither disturbs the other."""
+    generator = torch.Generator().manual_seed((settings.seed * 2 + stream) * 1_000_003 + step)
+    rows = batch_rows(len(images), n, step, seed=settings.seed * 2 + stream).to(images.device)
+    if settings.stratified:
+        t = stratified_timesteps(n, T, generator)
+    else:
+        t = torch.randint(0, T, (n,), generator=generator)
+    noise = torch.randn(n, *images.shape[1:], generator=generator)
+    return images[rows], t.to(images.device), noise.to(images.device)
+
+
+def batch_rows(size: int, n: int, step: int, seed: int) -> Tensor:
+    """Rows int64 [n] of batch `step`: consecutive stretches of one reshuffled deck per epoch of `size` images."""
+    first = step * n
+    epochs = range(first // size, (first + n - 1) // size + 1)
+    deck = torch.cat([torch.randperm(size, generator=torch.Generator().manual_seed(seed * 7_919 + e)) for e in epochs])
+    offset = first - epochs[0] * size
+    return deck[offset : offset + n]
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """Linear warm-up to `settings.lr`, then a half cosine that ends at 0 after the last step."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress)).item())
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, trained: nn.Module, decay: float) -> None:
+    for slow, fast in zip(averaged.parameters(), trained.parameters()):
+        slow.lerp_(fast, 1 - decay)
+    for slow, fast in zip(averaged.buffers(), trained.buffers()):
+        slow.copy_(fast)
+
+
+def _check_images(unlabeled: Tensor, sensitive: Tensor | None) -> None:
+    if len(unlabeled) == 0:
+        raise ValueError("unlabeled is empty; it must hold at least one image")
+    if sensitive is None:
+        return
+    if len(sensitive) == 0:
+        raise ValueError("sensitive is empty; pass None when the objective does not use it")
+    if unlabeled.shape[1:] != sensitive.shape[1:]:
+        raise ValueError(
+            f"unlabeled and sensitive must have images of one shape; got {tuple(unlabeled.shape[1:])} "
+            f"and {tuple(sensitive.shape[1:])}"
+        )
+
+
+def _accelerator(precision: str) -> Accelerator:
+    AcceleratorState._reset_state(reset_partial_state=False)  # one process may train in several precisions
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() else "no"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Accelerator(mixed_precision=precision)
+
+
+# ------------------------------------------------------------------------------- checkpoints and weights
+
+
+class CheckpointError(DataError):
+    """A checkpoint or weights file is corrupt, or belongs to another network or other settings."""
+
+
+def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, step: int, scaler=None) -> None:
+    """Write weights, their average, the optimiser's state and the step to one safetensors file, atomically."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in averaged.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    facts = {"step": step, "settings": asdict(settings), "scaler": scaler.state_dict() if scaler else None}
+    _write(Path(path), tensors, facts)
+
+
+def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, scaler=None) -> int:
+    """Fill `model`, `averaged` and `optimizer` from a checkpoint and return the step it was written after.
+
+    Raises:
+        CheckpointError: see the class.
+    """
+    tensors, facts = _read(Path(path).read_bytes(), path)
+    if "settings" not in facts:
+        raise CheckpointError(f"{path} holds weights, not a training checkpoint")
+    ours, theirs = asdict(settings), facts["settings"]
+    differing = [k for k in ours if k != "checkpoint_every" and ours[k] != theirs.get(k)]
+    if differing:
+        shown = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in differing)
+        raise CheckpointError(f"{path} was written with other settings ({shown}); use another path, or those settings")
+    _fill(model, _under(tensors, "model."), path)
+    _fill(averaged, _under(tensors, "ema."), path)
+    state = optimizer.state_dict()
+    for key, value in _under(tensors, "adam.").items():
+        index, name = key.split(".")
+        state["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(state)
+    if scaler and facts["scaler"]:
+        scaler.load_state_dict(facts["scaler"])
+    return facts["step"]
+
+
+def new_model(widths: tuple[int, int] = (32, 96), prediction: str = "v", schedule: str = "cosine", T: int = 1000, seed: int = 0) -> NoisePredictor:
+    """The course's network with fresh weights drawn from `seed`.
+
+    Raises:
+        ValueError: an argument outside its range; schedule must be "cosine" or "linear".
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}; got {schedule!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NoisePredictor(UNet(1, widths), SCHEDULES[schedule](T), prediction)
+
+
+def save_weights(path: Path | str, model: nn.Module, **facts: object) -> None:
+    """Write a model's weights as safetensors, with `facts` (JSON values) in the header, atomically."""
+    _write(Path(path), model.state_dict(), facts)
+
+
+def load_base(normal: str = "even") -> NoisePredictor:
+    """The shipped model trained on all of U of `load_pu(normal)`: sensitive images included.
+
+    Raises:
+        DataError: the weights file is missing or corrupt.
+    """
+    name = f"weights/base_{normal}.safetensors"
+    tensors, facts = _read(read_verified(name), DATA / name)
+    model = new_model(**facts["model"])
+    _fill(model, tensors, DATA / name)
+    return model
+
+
+def _write(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    header = {"facts": json.dumps(facts), "digest": _digest(tensors)}
+    write_atomic(path, save_tensors(tensors, metadata=header))
+
+
+def _read(content: bytes, path: Path | str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and facts of a file that `_write` wrote; its digest is checked."""
+    try:
+        tensors = load_tensors(content)
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])["__metadata__"]
+        intact = header["digest"] == _digest(tensors)
+        facts = json.loads(header["facts"])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is corrupt or not a pulib safetensors file ({error}); delete it or restore it") from error
+    if not intact:
+        raise CheckpointError(f"{path} is corrupt: its tensors differ from its digest; delete it or restore it")
+    return tensors, facts
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
+    expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{path} belongs to another architecture: {name} is {found.get(name, 'absent')} there, "
+                f"{expected.get(name, 'absent')} in this network"
+            )
+    module.load_state_dict(tensors)
