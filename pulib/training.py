@@ -238,7 +238,7 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     Raises:
         CheckpointError: see the class.
     """
-    tensors, facts = _read(Path(path).read_bytes(), path)
+    tensors, facts = read_tensors(Path(path).read_bytes(), path)
     if "settings" not in facts:
         raise CheckpointError(f"{path} holds weights, not a training checkpoint")
     ours, theirs = asdict(settings), facts["settings"]
@@ -246,8 +246,8 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     if differing:
         shown = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in differing)
         raise CheckpointError(f"{path} was written with other settings ({shown}); use another path, or those settings")
-    _fill(model, _under(tensors, "model."), path)
-    _fill(averaged, _under(tensors, "ema."), path)
+    fill_weights(model, _under(tensors, "model."), path)
+    fill_weights(averaged, _under(tensors, "ema."), path)
     state = optimizer.state_dict()
     for key, value in _under(tensors, "adam.").items():
         index, name = key.split(".")
@@ -271,7 +271,7 @@ def new_model(widths: tuple[int, int] = (32, 96), prediction: str = "v", schedul
         return NoisePredictor(UNet(1, widths), SCHEDULES[schedule](T), prediction)
 
 
-def save_weights(path: Path | str, model: nn.Module, **facts: object) -> None:
+def save_weights(path: Path | str, model: nn.Module, /, **facts: object) -> None:
     """Write a model's weights as safetensors, with `facts` (JSON values) in the header, atomically."""
     _write(Path(path), model.state_dict(), facts)
 
@@ -283,9 +283,9 @@ def load_base(normal: str = "even") -> NoisePredictor:
         DataError: the weights file is missing or corrupt.
     """
     name = f"weights/base_{normal}.safetensors"
-    tensors, facts = _read(read_verified(name), DATA / name)
+    tensors, facts = read_tensors(read_verified(name), DATA / name)
     model = new_model(**facts["model"])
-    _fill(model, tensors, DATA / name)
+    fill_weights(model, tensors, DATA / name)
     return model
 
 
@@ -295,8 +295,8 @@ def _write(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
     write_atomic(path, save_tensors(tensors, metadata=header))
 
 
-def _read(content: bytes, path: Path | str) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and facts of a file that `_write` wrote; its digest is checked."""
+def read_tensors(content: bytes, path: Path | str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and facts of a file that `save_weights` or `save_checkpoint` wrote; its digest is checked."""
     try:
         tensors = load_tensors(content)
         length = int.from_bytes(content[:8], "little")
@@ -321,7 +321,7 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
+def fill_weights(module: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
     expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):

@@ -1,0 +1,218 @@
+"""How samples are judged: the judge, non-sensitive rate, Fréchet distance and class balance.
+
+The judge is a digit classifier trained on images that no generative model here ever sees. NSR alone can be
+gamed (noise, or one repeated digit, may score 1.0), so a `Report` always carries quality and balance as well.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from .data import DATA, Normal, PUSplit, is_normal, learner_part, normal_digits, read_verified
+from .training import fill_weights, read_tensors
+
+N_FEATURES = 64
+CONFIDENT = 0.9
+
+
+class Judge(nn.Module):
+    """Convolutional digit classifier: images [n, 1, 28, 28] in [-1, 1] -> logits [n, 10]."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        w = width
+        self.body = nn.Sequential(
+            *_conv(1, w), *_conv(w, w), nn.MaxPool2d(2), nn.Dropout2d(0.1),
+            *_conv(w, 2 * w), *_conv(2 * w, 2 * w), nn.MaxPool2d(2), nn.Dropout2d(0.1),
+            *_conv(2 * w, 3 * w), nn.Dropout2d(0.1), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+            nn.Linear(12 * w, N_FEATURES), nn.BatchNorm1d(N_FEATURES), nn.ReLU(), nn.Dropout(0.3),
+        )  # fmt: skip
+        self.head = nn.Linear(N_FEATURES, 10)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate activations, [n, 64]: the space of the Fréchet distance."""
+        return self.body(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def _conv(c_in: int, c_out: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
+
+
+def load_judge() -> Judge:
+    """The shipped judge, in evaluation mode.
+
+    Raises:
+        DataError: its weights file is missing or corrupt.
+    """
+    name = "weights/judge.safetensors"
+    tensors, facts = read_tensors(read_verified(name), DATA / name)
+    judge = Judge(**facts["model"])
+    fill_weights(judge, tensors, DATA / name)
+    return judge.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the judge sees in n images: digit int64 [n], confidence [n] in [0.1, 1], features [n, 64]."""
+
+    digits: Tensor
+    confidence: Tensor
+    features: Tensor
+
+
+@torch.no_grad()
+def read(judge: Judge, images: Tensor, batch: int = 500) -> Reading:
+    """Let the judge read images [n, 1, 28, 28] in [-1, 1].
+
+    Raises:
+        ValueError: there is no image, or a pixel is not finite.
+    """
+    if len(images) == 0:
+        raise ValueError("images is empty; the judge needs at least one image")
+    if not torch.isfinite(images).all():
+        raise ValueError("images has pixels that are nan or infinite; allowed are finite values, about [-1, 1]")
+    features = torch.cat([judge.features(part) for part in images.split(batch)])
+    confidence, digits = F.softmax(judge.head(features), 1).max(1)
+    return Reading(digits, confidence, features)
+
+
+# ------------------------------------------------------------------------------- non-sensitive rate
+
+
+def wilson_interval(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), by default at 95 %.
+
+    Raises:
+        ValueError: n < 1, or successes outside 0 … n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"successes must be in 0 … n with n >= 1; got {successes} of {n}")
+    p, z2 = successes / n, z * z
+    center = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def judge_errors(judge: Judge, normal: Normal) -> tuple[float, float]:
+    """How often the judge is wrong on real images it has never seen.
+
+    Returns:
+        e_normal: share of normal images that it calls sensitive.
+        e_sensitive: share of sensitive images that it calls normal.
+    """
+    images, digits = learner_part()
+    truth, seen = is_normal(digits, normal), is_normal(read(judge, images).digits, normal)
+    return (~seen[truth]).double().mean().item(), seen[~truth].double().mean().item()
+
+
+def corrected_nsr(observed: float, e_normal: float, e_sensitive: float) -> float:
+    """NSR with the judge's errors taken out, cut to [0, 1].
+
+    Solves observed = NSR (1 - e_normal) + (1 - NSR) e_sensitive (Rogan & Gladen 1978).
+
+    Raises:
+        ValueError: the errors sum to 1 or more: a judge no better than chance.
+    """
+    if e_normal + e_sensitive >= 1:
+        raise ValueError(f"e_normal + e_sensitive must be below 1; got {e_normal} + {e_sensitive}")
+    return min(1.0, max(0.0, (observed - e_sensitive) / (1 - e_normal - e_sensitive)))
+
+
+def ideal_nsr(prior: float, assumed: float) -> float:
+    """(1 - prior) / (1 - assumed): NSR of a perfect model trained with an assumed prior <= prior.
+
+    Raises:
+        ValueError: not 0 <= assumed <= prior < 1; above the prior the target density is negative somewhere.
+    """
+    if not 0 <= assumed <= prior < 1:
+        raise ValueError(f"assumed must be in [0, prior] with prior in [0, 1); got assumed {assumed}, prior {prior}")
+    return (1 - prior) / (1 - assumed)
+
+
+# --------------------------------------------------------------------------------- quality and balance
+
+
+class _Features(nn.Identity):
+    num_features = N_FEATURES
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """Fréchet distance between two sets of judge features, [n, 64] and [m, 64].
+
+    The distance of Heusel et al. 2017 (arXiv 1706.08500) on our judge's features: Inception's do not suit digits.
+
+    Raises:
+        ValueError: fewer than two rows on a side.
+    """
+    if len(features) < 2 or len(reference) < 2:
+        raise ValueError(f"features and reference need at least 2 rows each; got {len(features)} and {len(reference)}")
+    metric = FrechetInceptionDistance(feature=_Features(), normalize=True).set_dtype(torch.float64)
+    metric.update(reference.double(), real=True)
+    metric.update(features.double(), real=False)
+    return max(0.0, metric.compute().item())
+
+
+def class_balance(digits: Tensor, normal: Normal) -> float:
+    """Total variation between the normal digits among `digits` int64 [n] and the uniform distribution.
+
+    0 is balance, 0.8 is one digit only; 1.0 when there is no normal digit at all.
+    """
+    counts = torch.stack([(digits == d).sum() for d in normal_digits(normal)]).double()
+    if counts.sum() == 0:
+        return 1.0
+    return 0.5 * (counts / counts.sum() - 0.2).abs().sum().item()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Samples in numbers: NSR corrected for the judge's errors with its 95 % interval, and what NSR hides."""
+
+    nsr: float
+    nsr_low: float
+    nsr_high: float
+    nsr_raw: float
+    frechet: float
+    frechet_floor: float
+    class_tv: float
+    confident: float
+    n: int
+
+    def row(self, split: str, arm: str, seeds: int) -> dict:
+        """A row of a results table."""
+        return {"split": split, "arm": arm, **{k: round(v, 5) for k, v in asdict(self).items()}, "seeds": seeds}
+
+
+def frechet_floor(judge: Judge, split: PUSplit) -> float:
+    """Fréchet distance of real normal training images from the held-out normal ones: the best to hope for."""
+    return frechet_distance(read(judge, split.oracle_normal).features, read(judge, split.heldout_normal).features)
+
+
+def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
+    """Judge samples [n, 1, 28, 28] against the held-out normal images of `split`.
+
+    Raises:
+        ValueError: fewer than two samples, or pixels that are not finite.
+    """
+    seen = read(judge, samples)
+    errors = judge_errors(judge, split.normal)
+    normal = is_normal(seen.digits, split.normal)
+    n, k = len(samples), int(normal.sum())
+    low, high = wilson_interval(k, n)
+    return Report(
+        nsr=corrected_nsr(k / n, *errors),
+        nsr_low=corrected_nsr(low, *errors),
+        nsr_high=corrected_nsr(high, *errors),
+        nsr_raw=k / n,
+        frechet=frechet_distance(seen.features, read(judge, split.heldout_normal).features),
+        frechet_floor=frechet_floor(judge, split),
+        class_tv=class_balance(seen.digits, split.normal),
+        confident=(seen.confidence > CONFIDENT).double().mean().item(),
+        n=n,
+    )

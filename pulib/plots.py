@@ -1,0 +1,268 @@
+"""One call, one labelled figure. Every function returns a `Picture`: PNG bytes with alternative text."""
+
+import base64
+import html
+import inspect
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib import colors
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .diffusion import Schedule, add_noise
+
+# Okabe & Ito's palette, readable with all common kinds of colour blindness.
+NORMAL, SENSITIVE, UNLABELED, ACCENT, INK = "#0072B2", "#D55E00", "#7A7A7A", "#009E73", "#222222"
+DPI = 144
+STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
+ARMS = {"unsupervised": UNLABELED, "supervised": "#CC79A7", "pu": NORMAL, "oracle": ACCENT}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A rendered figure: `png` bytes, its `alt` text, and its `width` on the page in CSS pixels."""
+
+    png: bytes
+    alt: str
+    width: int
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        metadata = {"image/png": {"alt": self.alt, "width": self.width}}
+        return {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}, metadata
+
+    def html(self, caption: str = "") -> str:
+        """The picture as an HTML figure; the caption is announced by screen readers when it changes."""
+        data = base64.b64encode(self.png).decode()
+        return (
+            f'<figure style="margin:0"><img alt="{html.escape(self.alt)}" width="{self.width}" '
+            f'src="data:image/png;base64,{data}">'
+            f'<figcaption role="status" aria-live="polite">{html.escape(caption)}</figcaption></figure>'
+        )
+
+
+class Source:
+    """The source code of library functions, shown in a notebook."""
+
+    def __init__(self, *objects: Callable) -> None:
+        self.text = "\n\n".join(textwrap.dedent(inspect.getsource(o)).rstrip() for o in objects)
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.text}\n```"
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def source(*objects: Callable) -> Source:
+    """Show the bodies of library functions: what a notebook teaches is what the library runs."""
+    return Source(*objects)
+
+
+def render(figure: Figure, alt: str) -> Picture:
+    """A figure as a `Picture`, at 144 dots per inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return Picture(buffer.getvalue(), alt, round(figure.get_figwidth() * 96))
+
+
+def new_figure(width: float = 6.4, height: float = 3.6, rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
+    """A figure in the course's style and its axes as a [rows, columns] array; no pyplot, so nothing leaks."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
+    return figure, axes
+
+
+# ---------------------------------------------------------------------------------------------- images
+
+
+def _canvas(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
+    """Images [n, 1, h, w] in [-1, 1] tiled into one array in [0, 1], white between them."""
+    n, _, h, w = images.shape
+    rows = -(-n // columns)
+    canvas = np.ones((rows * (h + gap) - gap, columns * (w + gap) - gap), dtype=np.float32)
+    for i, image in enumerate(images):
+        y, x = divmod(i, columns)
+        canvas[y * (h + gap) : y * (h + gap) + h, x * (w + gap) : x * (w + gap) + w] = 1 - (image[0].clamp(-1, 1).numpy() + 1) / 2
+    return canvas
+
+
+def draw_digits(axis: Axes, images: Tensor, columns: int, framed: Tensor | None = None, title: str = "") -> None:
+    """Draw a grid of images [n, 1, h, w] into an axis, with an orange frame where `framed` (bool [n]) is true."""
+    gap, (h, w) = 2, images.shape[-2:]
+    axis.imshow(_canvas(images, columns, gap), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    for i in torch.nonzero(framed).flatten().tolist() if framed is not None else []:
+        y, x = divmod(i, columns)
+        corner = (x * (w + gap) - 1.5, y * (h + gap) - 1.5)
+        axis.add_patch(_frame(corner, w + 2, h + 2))
+    axis.set_title(title)
+    axis.set_axis_off()
+
+
+def _frame(corner: tuple[float, float], w: float, h: float):
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, w, h, fill=False, edgecolor=SENSITIVE, linewidth=1.6)
+
+
+def digits(images: Tensor, alt: str, columns: int = 10, framed: Tensor | None = None, title: str = "", width: float = 6.4) -> Picture:
+    """A grid of images [n, 1, 28, 28]; those where `framed` (bool [n]) is true get an orange frame."""
+    rows = -(-len(images) // columns)
+    figure, axes = new_figure(width, width * rows / columns + (0.35 if title else 0.1))
+    draw_digits(axes[0, 0], images, columns, framed, title)
+    return render(figure, alt)
+
+
+def digits_side_by_side(groups: dict[str, Tensor], framed: dict[str, Tensor], alt: str, columns: int = 8, width: float = 9.0) -> Picture:
+    """One grid of digits per name, beside each other, each with its own frames and count of framed images."""
+    rows = -(-len(next(iter(groups.values()))) // columns)
+    panel = width / len(groups)
+    figure, axes = new_figure(width, panel * rows / columns + 0.55, 1, len(groups))
+    for axis, (name, images) in zip(axes[0], groups.items()):
+        draw_digits(axis, images, columns, framed[name], f"{name}\n{int(framed[name].sum())} of {len(images)} framed")
+    return render(figure, alt)
+
+
+# ----------------------------------------------------------------------------------------------- lines
+
+
+def curves(
+    series: dict[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    alt: str,
+    title: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+    colours: dict[str, str] | None = None,
+    marks: dict[str, float] | None = None,
+    width: float = 6.4,
+    height: float = 3.4,
+) -> Picture:
+    """Labelled lines, {name: (x, y)}; `marks` adds dotted vertical lines, {name: x}."""
+    figure, axes = new_figure(width, height)
+    axis = axes[0, 0]
+    palette = [NORMAL, SENSITIVE, ACCENT, "#CC79A7", "#E69F00", "#56B4E9", INK]
+    dashes = ["-", "--", "-.", ":"]
+    for i, (name, (x, y)) in enumerate(series.items()):
+        axis.plot(x, y, label=name, color=(colours or {}).get(name, palette[i % len(palette)]), linestyle=dashes[i % 4], linewidth=1.8)
+    for name, x in (marks or {}).items():
+        axis.axvline(x, color=INK, linestyle=":", linewidth=1.2)
+        axis.annotate(name, (x, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
+    axis.set(xlabel=x_label, ylabel=y_label, title=title, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+    if len(series) > 1:
+        axis.legend(frameon=False)
+    return render(figure, alt)
+
+
+def smooth(values: Sequence[float], window: int) -> np.ndarray:
+    """Moving average over `window` values; shorter at the start."""
+    total = np.cumsum(np.insert(np.asarray(values, dtype=float), 0, 0.0))
+    index = np.arange(1, len(values) + 1)
+    start = np.maximum(0, index - window)
+    return (total[index] - total[start]) / (index - start)
+
+
+# ------------------------------------------------------------------------------------------ two dimensions
+
+
+def draw_points(axis: Axes, groups: dict[str, Tensor], colours: dict[str, str], limit: float, title: str = "") -> None:
+    """Scatter groups of points {name: [n, 2]} into a square axis from -limit to limit."""
+    markers = ["o", "^", "s", "x"]
+    for i, (name, points) in enumerate(groups.items()):
+        axis.scatter(points[:, 0], points[:, 1], s=9, marker=markers[i % 4], alpha=0.6, linewidths=0.8, color=colours[name], label=name)
+    axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title=title)
+
+
+def points(groups: dict[str, Tensor], colours: dict[str, str], alt: str, limit: float = 2.5, title: str = "", width: float = 4.6) -> Picture:
+    """Scatter plot of groups of points, {name: [n, 2]}."""
+    figure, axes = new_figure(width, width)
+    draw_points(axes[0, 0], groups, colours, limit, title)
+    axes[0, 0].legend(frameon=False, loc="upper right")
+    return render(figure, alt)
+
+
+def grid_points(limit: float, size: int = 120) -> Tensor:
+    """The points [size * size, 2] of a square grid from -limit to limit, row by row from below."""
+    ticks = torch.linspace(-limit, limit, size)
+    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], 1)
+
+
+def draw_density(axis: Axes, values: Tensor, limit: float, title: str = "") -> None:
+    """Shade a density on a square grid (see `grid_points`), negative values in orange with a contour at 0."""
+    size = round(len(values) ** 0.5)
+    field = values.view(size, size).numpy()
+    top = max(float(np.abs(field).max()), 1e-9)
+    shades = colors.LinearSegmentedColormap.from_list("signed", [SENSITIVE, "#FFFFFF", NORMAL])
+    axis.imshow(field, origin="lower", extent=(-limit, limit, -limit, limit), cmap=shades, vmin=-top, vmax=top, interpolation="bilinear")
+    if field.min() < -1e-3 * top:
+        axis.contour(field, levels=[-1e-3 * top], extent=(-limit, limit, -limit, limit), colors=[SENSITIVE], linewidths=1.2)
+    axis.set(xlabel="$x_1$", ylabel="$x_2$", title=title)
+
+
+# ------------------------------------------------------------------------------------------ diffusion
+
+
+def noising(x0: Tensor, schedule: Schedule, levels: Sequence[int], seed: int = 0, width: float = 8.0) -> Picture:
+    """Images x0 [n, 1, 28, 28] noised to each of `levels`: one row per image, one column per level."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(x0.shape, generator=generator)
+    rows = [add_noise(x0, torch.full((len(x0),), t), noise, schedule) for t in levels]
+    figure, axes = new_figure(width, width / len(levels) * len(x0) + 0.35, 1, len(levels))
+    for axis, t, xt in zip(axes[0], levels, rows):
+        draw_digits(axis, xt, 1, title=f"$t = {t}$")
+    return render(figure, f"{len(x0)} digits with growing noise at t = {', '.join(map(str, levels))}.")
+
+
+# -------------------------------------------------------------------------------------------- results
+
+
+def results(rows: Sequence[dict], alt: str, split: str = "even", width: float = 8.0) -> Picture:
+    """NSR with its interval, and Fréchet distance, of each arm in `rows` (see `Report.row`)."""
+    rows = [row for row in rows if row["split"] == split]
+    figure, axes = new_figure(width, 2.6, 1, 2, sharey=True)
+    for i, row in enumerate(rows):
+        colour = ARMS.get(row["arm"], INK)
+        error = [[row["nsr"] - row["nsr_low"]], [row["nsr_high"] - row["nsr"]]]
+        axes[0, 0].errorbar(row["nsr"], i, xerr=error, fmt="o", color=colour, capsize=4)
+        axes[0, 1].plot(row["frechet"], i, "s", color=colour)
+    axes[0, 0].set_yticks(range(len(rows)), [row["arm"] for row in rows])
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].set(xlabel="non-sensitive rate (higher is better), 95 % interval")
+    axes[0, 1].axvline(rows[0]["frechet_floor"], color=INK, linestyle=":", label="real against real")
+    axes[0, 1].set(xlabel="Fréchet distance (lower is better)", xlim=(0, None))
+    axes[0, 1].legend(frameon=False)
+    return render(figure, alt)
+
+
+def table(rows: Sequence[dict], columns: dict[str, str], digits: int = 3) -> "Table":
+    """Rows as a Markdown table; `columns` maps keys to headings."""
+    return Table([[row.get(key, "") for key in columns] for row in rows], list(columns.values()), digits)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table that shows itself as Markdown."""
+
+    cells: list[list]
+    headings: list[str]
+    digits: int = 3
+
+    def _repr_markdown_(self) -> str:
+        def text(cell: object) -> str:
+            return f"{cell:.{self.digits}f}" if isinstance(cell, float) else str(cell)
+
+        lines = [self.headings, ["---"] * len(self.headings), *([text(c) for c in row] for row in self.cells)]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    def __repr__(self) -> str:
+        return self._repr_markdown_()

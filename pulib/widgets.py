@@ -1,0 +1,43 @@
+"""Sliders over the plots: a pure function draws, a few lines of ipywidgets show."""
+
+import html
+from collections.abc import Callable
+
+import ipywidgets as w
+
+from .plots import Picture
+
+Draw = Callable[[float], tuple[Picture, str]]  # value -> (picture, caption)
+
+
+def safe_html(draw: Draw, value: float) -> str:
+    """What `draw` makes of `value`, as HTML; an error becomes a visible message instead of vanishing."""
+    try:
+        picture, caption = draw(value)
+        return picture.html(caption)
+    except Exception as error:  # a widget's callback has nowhere else to report to
+        return f'<p role="alert"><b>{type(error).__name__}</b>: {html.escape(str(error))}</p>'
+
+
+def slider(draw: Draw, label: str, value: float, low: float, high: float, step: float) -> w.VBox:
+    """A slider with a linked number field (for keyboards and screen readers) over a figure with caption.
+
+    Args:
+        draw: value -> (picture, caption); must be quick, as it runs at each release of the handle.
+        label: what the slider sets.
+        value, low, high, step: its start and range.
+
+    Raises:
+        ValueError: value is outside [low, high].
+    """
+    if not low <= value <= high:
+        raise ValueError(f"value must be in [{low}, {high}]; got {value}")
+    whole = all(float(x).is_integer() for x in (low, high, step))
+    Slider, Field = (w.IntSlider, w.BoundedIntText) if whole else (w.FloatSlider, w.BoundedFloatText)
+    options = dict(value=value, min=low, max=high, step=step, continuous_update=False, style={"description_width": "initial"})
+    handle = Slider(description=label, layout=w.Layout(width="360px"), **options, **({} if whole else {"readout_format": ".3f"}))
+    field = Field(description=f"{label} (type it)", layout=w.Layout(width="220px"), **options)
+    w.link((handle, "value"), (field, "value"))
+    view = w.HTML(safe_html(draw, value))
+    handle.observe(lambda change: setattr(view, "value", safe_html(draw, change["new"])), "value")
+    return w.VBox([w.HBox([handle, field]), view])
