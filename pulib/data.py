@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DATA = Path(os.environ.get("PULIB_DATA", Path(__file__).resolve().parent.parent / "data"))
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("PULIB_DATA", ROOT / "data"))  # what the project ships
+BUILD = Path(os.environ.get("PULIB_BUILD", ROOT / "build"))  # what runs write
 DIGITS_FILE = "digits.npz"
 PER_DIGIT = 500  # images of each digit in the file
 JUDGE_PER_DIGIT = 200  # of these, only the judge trains on the first 200

@@ -22,14 +22,14 @@ CONFIDENT = 0.9
 class Judge(nn.Module):
     """Convolutional digit classifier: images [n, 1, 28, 28] in [-1, 1] -> logits [n, 10]."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 24) -> None:
         super().__init__()
         w = width
         self.body = nn.Sequential(
             *_conv(1, w), *_conv(w, w), nn.MaxPool2d(2), nn.Dropout2d(0.1),
             *_conv(w, 2 * w), *_conv(2 * w, 2 * w), nn.MaxPool2d(2), nn.Dropout2d(0.1),
-            *_conv(2 * w, 3 * w), nn.Dropout2d(0.1), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-            nn.Linear(12 * w, N_FEATURES), nn.BatchNorm1d(N_FEATURES), nn.ReLU(), nn.Dropout(0.3),
+            *_conv(2 * w, 2 * w), nn.Dropout2d(0.1), nn.Flatten(),
+            nn.Linear(98 * w, N_FEATURES), nn.BatchNorm1d(N_FEATURES), nn.ReLU(), nn.Dropout(0.4),
         )  # fmt: skip
         self.head = nn.Linear(N_FEATURES, 10)
 

@@ -9,16 +9,14 @@ A base takes about 70 core-minutes. The run keeps a checkpoint in build/ and goe
 
 import argparse
 import time
-from pathlib import Path
 
 import torch
 
-from pulib.data import DATA, load_pu, record_sha256
+from pulib.data import BUILD, DATA, load_pu, record_sha256
 from pulib.risk import unsupervised_risk
 from pulib.training import Settings, fit, new_model, save_weights
 
 MODEL = dict(widths=(32, 96), prediction="v", schedule="cosine", T=1000)
-BUILD = Path("build")
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("kind", choices=["base", "oracle"])

@@ -1,0 +1,41 @@
+# make lab    work through the course in JupyterLab
+# make test   run all tests
+# make course execute the notebooks with papermill into build/course/ (one of them: make course NB=04)
+# make clean  remove what these made
+# The first call sets up .venv (some minutes, some GB of downloads for torch); later calls reuse it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.pulib-installed
+
+.PHONY: setup lab test course notebooks clean
+.DEFAULT_GOAL := lab
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@echo "Setting up $(VENV): Python packages, torch among them. This happens once and takes some minutes."
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else f"Python 3.10 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12 setup")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[test]'
+	@touch $(STAMP)
+	@echo "Set up."
+
+lab: setup
+	$(BIN)/jupyter lab notebooks/01_ddpm.ipynb
+
+test: setup
+	$(BIN)/python -m pytest
+
+course: setup
+	$(BIN)/python notebooks/course.py $(NB)
+
+# for authors: execute the notebooks and write their committed outputs
+notebooks: setup
+	$(BIN)/python notebooks/build.py $(NB)
+
+clean:
+	rm -rf build .pytest_cache .hypothesis .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@echo "Kept $(VENV); 'rm -rf $(VENV)' removes it."

@@ -1,0 +1,76 @@
+"""Train the judge on the digits that are its alone, and measure it on all the others.
+
+    python data/rebuild/judge.py        # data/weights/judge.safetensors, about 15 core-minutes
+
+Every batch is distorted at random (rotation, scale, shear, shift, elastic), because 2,000 images are few.
+"""
+
+import argparse
+import math
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pulib.data import DATA, judge_part, learner_part, record_sha256
+from pulib.evaluation import Judge, judge_errors, read
+from pulib.training import save_weights
+
+
+def distort(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A random affine and elastic distortion of each image [n, 1, 28, 28]."""
+    n = len(images)
+
+    def within(limit: float, *shape: int) -> Tensor:
+        return (torch.rand(n, *shape, generator=generator) * 2 - 1) * limit
+
+    angle, size, stretch, shear = within(math.radians(12)), 1 + within(0.12), 1 + within(0.1), within(0.2)
+    cos, sin, shift = torch.cos(angle) * size, torch.sin(angle) * size, within(2.5 / 14, 2)
+    top = torch.stack([cos * stretch, shear - sin, shift[:, 0]], 1)
+    bottom = torch.stack([sin, cos / stretch, shift[:, 1]], 1)
+    grid = F.affine_grid(torch.stack([top, bottom], 1), images.shape, align_corners=False)
+    bumps = torch.randn(n, 2, 7, 7, generator=generator) * 0.07
+    bumps = F.interpolate(bumps, size=(28, 28), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+    return F.grid_sample(images + 1, grid + bumps, align_corners=False) - 1
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--steps", type=int, default=4000)
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+args = parser.parse_args()
+torch.set_num_threads(args.threads)
+
+torch.manual_seed(args.seed)
+generator = torch.Generator().manual_seed(args.seed)
+images, digits = judge_part()
+unseen_images, unseen_digits = learner_part()
+judge = Judge().to(memory_format=torch.channels_last)
+optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02)
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, args.steps)
+start = time.time()
+for step in range(1, args.steps + 1):
+    rows = torch.randint(len(images), (100,), generator=generator)
+    batch = distort(images[rows], generator).contiguous(memory_format=torch.channels_last)
+    loss = F.cross_entropy(judge(batch), digits[rows])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+    if step % 500 == 0:
+        judge.eval()
+        accuracy = (read(judge, unseen_images).digits == unseen_digits).double().mean().item()
+        judge.train()
+        print(f"step {step}  loss {loss.item():.3f}  accuracy on unseen digits {accuracy:.4f}  {time.time() - start:.0f} s", flush=True)
+
+judge.eval()
+errors = {normal: [round(e, 4) for e in judge_errors(judge, normal)] for normal in ("even", "odd")}
+name = "weights/judge.safetensors"
+save_weights(DATA / name, judge, model={"width": 24}, steps=args.steps, seed=args.seed)
+record_sha256(
+    name,
+    command="python data/rebuild/judge.py",
+    metrics={"accuracy_unseen_digits": round(accuracy, 4), "n_unseen": len(unseen_digits), "errors_normal_sensitive": errors},
+)
+print(f"wrote {name}: accuracy {accuracy:.4f}, errors {errors}")

@@ -1,0 +1,155 @@
+"""The gates of the notebooks: what is committed is whole and fresh, and everything runs offline, everywhere."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+sys.path.insert(0, str(NOTEBOOKS))
+
+from build import notebooks, source_hash, tags  # noqa: E402
+from course import errors, execute  # noqa: E402
+
+ALL = notebooks()
+CHANGED = {
+    "01_ddpm": {"normal": "odd", "seed": 3, "train_steps": 300},
+    "02_pu_risk": {"prior": 0.12, "seed": 3},
+    "03_negative_elbo": {"normal": "odd", "prior": 0.1, "seed": 3},
+    "04_pu_diffusion": {"normal": "odd", "prior": 0.05, "seed": 3, "steps": 20, "n_samples": 60},
+}
+by_name = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """Environment in which a kernel's network use fails and is logged, and results go to a temporary folder."""
+    log = tmp_path / "network.log"
+    paths = [str(Path(__file__).parent / "offline"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setenv("PULIB_NETWORK_LOG", str(log))
+    monkeypatch.setenv("PULIB_BUILD", str(tmp_path / "build"))
+    return log
+
+
+def used_network(log: Path) -> str:
+    return log.read_text() if log.exists() else ""
+
+
+# ------------------------------------------------------------------------------- what is committed
+
+
+@by_name
+def test_committed_outputs_are_whole_and_fresh(path):
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [cell for cell in cells if "live-widget" not in tags(cell)]
+    assert notebook.metadata.pulib.source_hash == source_hash(notebook), "code changed: run `make notebooks`"
+    counts = [cell.execution_count for cell in shown]
+    assert None not in counts and counts == sorted(counts), "outputs are missing or out of order"
+    assert counts[-1] <= len(cells)
+    assert errors(notebook) == []
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "pulib"}
+    assert all(not cell.outputs and cell.execution_count is None for cell in cells if "live-widget" in tags(cell))
+    assert any(cell.outputs for cell in shown)
+
+
+@by_name
+def test_every_slider_has_a_static_twin_before_it(path):
+    cells = code_cells(path)
+    sliders = [i for i, cell in enumerate(cells) if "live-widget" in tags(cell)]
+    assert sliders, "each notebook has a slider"
+    for i in sliders:
+        assert any("image/png" in output.get("data", {}) for output in cells[i - 1].outputs)
+
+
+@by_name
+def test_every_figure_has_alternative_text(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                assert len(output.metadata["image/png"]["alt"]) > 20
+
+
+@by_name
+def test_cells_are_short_and_sizes_small(path):
+    assert max(len(cell.source.splitlines()) for cell in code_cells(path)) <= 25
+    assert path.stat().st_size <= 600_000
+    assert sum(p.stat().st_size for p in ALL) <= 3_000_000
+
+
+@by_name
+def test_parameters_are_declared_with_type_and_help(path):
+    declared = papermill.inspect_notebook(path)
+    assert declared and all(p["inferred_type_name"] != "None" and p["help"] for p in declared.values())
+    assert CHANGED[path.stem].keys() <= declared.keys()
+    assert sum("parameters" in tags(cell) for cell in code_cells(path)) == 1
+
+
+# --------------------------------------------------------------------------------- what runs
+
+
+@pytest.mark.notebooks
+@by_name
+def test_nbval(path, offline):
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
+    run = subprocess.run([*command, "--nbval-cell-timeout=300", str(path)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert used_network(offline) == ""
+
+
+@pytest.mark.notebooks
+@by_name
+@pytest.mark.parametrize("changed", [False, True], ids=["default", "changed"])
+def test_papermill(path, changed, offline, tmp_path):
+    row = execute(path, tmp_path / path.name, CHANGED[path.stem] if changed else {})
+    assert row["status"] == "ok"
+    assert row["peak_mb"] < 2048
+    assert used_network(offline) == ""
+    results = tmp_path / "build" / "course" / f"{path.stem}.results.json"
+    if path.stem == "04_pu_diffusion":
+        keys = {"split", "arm", "nsr", "nsr_low", "nsr_high", "frechet", "frechet_floor", "class_tv", "n", "seeds"}
+        assert all(keys <= row.keys() for row in json.loads(results.read_text()))
+
+
+# ------------------------------------------------------------------- the gates themselves bite
+
+
+def write(path: Path, *sources: str) -> Path:
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+def test_a_cell_that_raises_is_reported(tmp_path):
+    row = execute(write(tmp_path / "bad.ipynb", "1 / 0"), tmp_path / "out.ipynb", {})
+    assert "ZeroDivisionError" in row["status"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from pulib import widgets\nwidgets.slider(lambda v: 1 / 0, 'x', 0.5, 0, 1, 0.1)",
+        "import ipywidgets as w\nw.interact(lambda x: 1 / 0, x=(0, 3))",
+    ],
+    ids=["our slider", "interact"],
+)
+def test_a_slider_whose_callback_raises_is_reported(tmp_path, source):
+    row = execute(write(tmp_path / "bad.ipynb", source), tmp_path / "out.ipynb", {})
+    assert "ZeroDivisionError" in row["status"]
+
+
+def test_network_use_is_noticed(tmp_path, offline):
+    source = "import urllib.request\ntry:\n    urllib.request.urlopen('http://mnist.example/')\nexcept OSError:\n    pass"
+    row = execute(write(tmp_path / "bad.ipynb", source), tmp_path / "out.ipynb", {})
+    assert row["status"] == "ok" and "mnist.example" in used_network(offline)
