@@ -51,7 +51,10 @@ def write_atomic(path: Path, content: bytes) -> None:
 def manifest() -> dict[str, dict]:
     """What data/manifest.json says of each shipped file: SHA-256, source, licence, command, metrics."""
     path = DATA / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise DataError(f"{path} is corrupt: it is not JSON ({error}); `git checkout -- data` restores it") from error
 
 
 def record_sha256(name: str, **facts: object) -> None:
@@ -142,12 +145,23 @@ class PUSplit:
 
 def is_normal(digits: Tensor, normal: Normal) -> Tensor:
     """bool, same shape as `digits`: is the digit normal when `normal` is "even" or "odd"?"""
-    return digits % 2 == (0 if normal == "even" else 1)
+    return digits % 2 == (0 if check_normal(normal) == "even" else 1)
 
 
 def normal_digits(normal: Normal) -> list[int]:
     """The five digits that count as normal."""
-    return [d for d in range(10) if d % 2 == (0 if normal == "even" else 1)]
+    return [d for d in range(10) if d % 2 == (0 if check_normal(normal) == "even" else 1)]
+
+
+def check_normal(normal: Normal) -> Normal:
+    """`normal` as it is.
+
+    Raises:
+        ValueError: it is neither "even" nor "odd".
+    """
+    if normal not in ("even", "odd"):
+        raise ValueError(f"normal must be 'even' or 'odd'; got {normal!r}")
+    return normal
 
 
 def check_prior(prior: float, name: str = "prior") -> float:
@@ -170,6 +184,17 @@ def check_count(value: int, name: str, low: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         raise ValueError(f"{name} must be a whole number >= {low}; got {value!r}")
     return int(value)
+
+
+def check_positive(value: float, name: str) -> float:
+    """`value` as a float.
+
+    Raises:
+        ValueError: it is not a finite number > 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a finite number > 0; got {value!r}")
+    return float(value)
 
 
 def judge_part() -> tuple[Tensor, Tensor]:
@@ -202,9 +227,8 @@ def load_pu(normal: Normal = "even", prior: float = 1 / 11, n_sensitive: int = 1
     Raises:
         ValueError: an argument is outside its range, or more images are asked for than there are.
     """
-    if normal not in ("even", "odd"):
-        raise ValueError(f"normal must be 'even' or 'odd'; got {normal!r}")
-    prior, n_sensitive = check_prior(prior), check_count(n_sensitive, "n_sensitive")
+    check_normal(normal)
+    prior, n_sensitive, seed = check_prior(prior), check_count(n_sensitive, "n_sensitive"), check_count(seed, "seed", 0)
     images, digits = learner_part()
     order = _balanced_order(digits, seed)
     ok = is_normal(digits[order], normal)
@@ -218,9 +242,9 @@ def load_pu(normal: Normal = "even", prior: float = 1 / 11, n_sensitive: int = 1
         n_hidden, n_normal = spare, max(1, round(spare * (1 - prior) / prior))
     parts = (
         torch.cat([good[:n_normal], bad[:n_hidden]]),
-        bad[n_hidden : n_hidden + n_sensitive],
+        bad[len(bad) - n_sensitive :],  # the same S for every prior
         good[-n_heldout:],
-        bad[n_hidden + n_sensitive :],
+        bad[n_hidden : len(bad) - n_sensitive],
     )
     return make_split(normal, *(images[p] for p in parts), *(digits[p] for p in parts), seed=seed)
 

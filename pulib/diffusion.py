@@ -216,13 +216,14 @@ def sample(
     seed: int = 0,
     shape: tuple[int, ...] = (1, 28, 28),
     batch: int = 250,
-    device: torch.device | str = "cpu",
     clip: bool = True,
 ) -> Tensor:
-    """`n` samples [n, *shape] by DDIM; image i depends on (seed, i) alone, whatever `batch` is, up to rounding.
+    """`n` samples [n, *shape] by DDIM, computed on the model's device and returned on the CPU.
 
-    The start noise is common to all models that are sampled with the same seed.
+    The start noise is drawn on the CPU from `seed`: it is common to all models sampled with that seed.
+    Image i depends on (seed, i), not on `batch`, up to rounding.
     """
+    device = next(model.parameters()).device if isinstance(model, nn.Module) else "cpu"
     generator = torch.Generator().manual_seed(seed)
     out = []
     for rows in range(0, n, batch):

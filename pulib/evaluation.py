@@ -4,15 +4,17 @@ The judge is a digit classifier trained on images that no generative model here 
 gamed (noise, or one repeated digit, may score 1.0), so a `Report` always carries quality and balance as well.
 """
 
+import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from .data import DATA, Normal, PUSplit, is_normal, learner_part, normal_digits, read_verified
+from .data import BUILD, DATA, Normal, PUSplit, is_normal, learner_part, normal_digits, read_verified, write_atomic
 from .training import fill_weights, read_tensors
 
 N_FEATURES = 64
@@ -216,3 +218,19 @@ def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
         confident=(seen.confidence > CONFIDENT).double().mean().item(),
         n=n,
     )
+
+
+def write_results(notebook: str, rows: list[dict]) -> Path:
+    """Write a notebook's result rows to build/course/<notebook>.results.json, atomically; the file's path."""
+    path = BUILD / "course" / f"{notebook}.results.json"
+    write_atomic(path, (json.dumps(rows, indent=2) + "\n").encode())
+    return path
+
+
+def load_results(name: str) -> list[dict]:
+    """The committed result rows in data/results/<name>.json.
+
+    Raises:
+        DataError: the file is missing or corrupt.
+    """
+    return json.loads(read_verified(f"results/{name}.json"))["rows"]

@@ -223,6 +223,51 @@ def noising(x0: Tensor, schedule: Schedule, levels: Sequence[int], seed: int = 0
     return render(figure, f"{len(x0)} digits with growing noise at t = {', '.join(map(str, levels))}.")
 
 
+# ------------------------------------------------------------------------------------------ notebook 01
+
+
+def digit_panels(
+    panels: dict[str, dict[str, Tensor]], alt: str, column_labels: Sequence[str] = (), width: float = 9.0
+) -> Picture:
+    """Panels side by side, each of labelled rows of digits: {panel: {row: images [n, 1, h, w]}}.
+
+    All panels have the same row labels, which are written once, on the left; `column_labels` stand below.
+    """
+    rows = next(iter(panels.values()))
+    n = len(next(iter(rows.values())))
+    label_width = 0.3 + 0.075 * max(len(name) for name in rows)
+    step = (width - label_width) / (len(panels) * (n + 0.2))  # of one digit, in inches
+    figure, axes = new_figure(width, step * len(rows) + 0.15 + 0.3 * any(panels) + 0.25 * bool(column_labels), 1, len(panels))
+    for axis, (title, panel) in zip(axes[0], panels.items()):
+        height, breadth = (images.shape[-2] + 2 for images in [next(iter(panel.values()))] * 2)
+        draw_digits(axis, torch.cat(list(panel.values())), n, title=title)
+        axis.set_axis_on()
+        axis.spines[:].set_visible(False)
+        axis.tick_params(length=0)
+        axis.set_yticks([height * i + height / 2 - 1.5 for i in range(len(rows))], list(rows) if axis is axes[0, 0] else [""] * len(rows))
+        axis.set_xticks([breadth * i + breadth / 2 - 1.5 for i in range(len(column_labels))], column_labels)
+    return render(figure, alt)
+
+
+def noise_fields(fields: dict[str, Tensor], at: Tensor, alt: str, limit: float = 2.5, width: float = 8.6) -> Picture:
+    """Arrows along minus the predicted noise at points `at` [n, 2], one panel per field {name: eps_hat [n, 2]}."""
+    figure, axes = new_figure(width, width / len(fields) + 0.15, 1, len(fields), sharey=True)
+    for axis, (name, eps_hat) in zip(axes[0], fields.items()):
+        axis.quiver(*at.T, *-eps_hat.T, color=NORMAL, angles="xy", scale_units="xy", scale=8, width=0.004)
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x_1$", title=name)
+    axes[0, 0].set_ylabel("$x_2$")
+    return render(figure, alt)
+
+
+def point_panels(panels: dict[str, dict[str, Tensor]], colours: dict[str, str], alt: str, limit: float = 2.5, width: float = 8.6) -> Picture:
+    """Scatter plots side by side, {panel: {group: points [n, 2]}}, with one legend in the first."""
+    figure, axes = new_figure(width, width / len(panels) + 0.15, 1, len(panels))
+    for axis, (title, groups) in zip(axes[0], panels.items()):
+        draw_points(axis, groups, colours, limit, title)
+    axes[0, 0].legend(frameon=False, loc="center")
+    return render(figure, alt)
+
+
 # -------------------------------------------------------------------------------------------- results
 
 

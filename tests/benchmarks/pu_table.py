@@ -1,0 +1,96 @@
+"""The table of notebook 04: unsupervised, supervised, PU and oracle, fine-tuned from one base, over seeds and splits.
+
+    python tests/benchmarks/pu_table.py --json            # about an hour on two cores; goes on where it was stopped
+    python tests/benchmarks/pu_table.py --json --smoke    # a minute; writes nothing into data/
+
+All arms start from the same weights, see the same number of steps with the same noise, and are sampled from the
+same start noise. Every run's images are kept in build/pu_table/; the rows pool the seeds and are printed as one JSON
+object per line, and written to data/results/04_pu_diffusion.json, with a picture of the first images beside it.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from pulib.data import BUILD, DATA, is_normal, load_pu, record_sha256, write_atomic
+from pulib.diffusion import sample
+from pulib.evaluation import evaluate, load_judge, read
+from pulib.plots import digits_side_by_side
+from pulib.rivals import ARMS, arm
+from pulib.training import Settings, fit, load_base
+
+RESULTS = "results/04_pu_diffusion.json"
+PICTURE = "results/04_pu_diffusion.png"
+COMMAND = "python tests/benchmarks/pu_table.py --json"
+
+
+def images_of(name: str, split, seed: int, n: int, ddim_steps: int, settings: dict, folder) -> tuple[torch.Tensor, float]:
+    """Samples [n, 1, 28, 28] of one fine-tuned arm and the seconds its training took; kept in `folder`."""
+    path = folder / f"{split.normal}_{name}_{seed}.npz"
+    if not path.exists():
+        task, start = arm(name, split), time.time()
+        run = Settings(**settings, seed=seed)
+        for record in fit(load_base(split.normal), task.unlabeled, task.objective, run, task.sensitive):
+            pass
+        seconds = time.time() - start
+        images = sample(record.model, n, record.model.schedule, ddim_steps, seed=1000 + seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{path.name}"
+        np.savez_compressed(partial, images=images.clamp(-1, 1).add(1).mul(127.5).round().byte().numpy(), seconds=seconds)
+        partial.rename(path)
+    with np.load(path) as kept:
+        return torch.from_numpy(kept["images"]).float() / 127.5 - 1, float(kept["seconds"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print rows as JSON lines")
+    parser.add_argument("--smoke", action="store_true", help="a few steps and samples, to see that it runs")
+    parser.add_argument("--splits", nargs="+", default=["even", "odd"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    settings = dict(SETTINGS, steps=3) if args.smoke else SETTINGS
+    n, seeds = (20, 1) if args.smoke else (SAMPLES_PER_SEED, args.seeds)
+    folder = BUILD / ("pu_table_smoke" if args.smoke else "pu_table")
+    judge, rows = load_judge(), []
+    for normal in args.splits:
+        split = load_pu(normal)
+        for name in ARMS:
+            runs = [images_of(name, split, seed, n, DDIM_STEPS, settings, folder) for seed in range(seeds)]
+            row = evaluate(torch.cat([images for images, _ in runs]), split, judge).row(normal, name, seeds)
+            row["nsr_by_seed"] = [round(evaluate(images, split, judge).nsr, 4) for images, _ in runs]
+            rows.append(row)
+            print(json.dumps(row) if args.json else row, flush=True)
+    if not args.smoke and set(args.splits) == {"even", "odd"}:
+        content = {"command": COMMAND, "settings": {**asdict(Settings(**settings)), "ddim_steps": DDIM_STEPS}, "rows": rows}
+        write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
+        record_sha256(RESULTS, command=COMMAND)
+        write_atomic(DATA / PICTURE, picture(judge, settings, folder))
+        record_sha256(PICTURE, command=COMMAND)
+
+
+def picture(judge, settings: dict, folder) -> bytes:
+    """The first 50 images of the unsupervised and of the PU arm, seed 0, split "even", as PNG."""
+    split = load_pu("even")
+    names = {"unsupervised": "trained on contaminated data", "pu": "after PU fine-tuning"}
+    groups = {
+        title: images_of(name, split, 0, SAMPLES_PER_SEED, DDIM_STEPS, settings, folder)[0][:50]
+        for name, title in names.items()
+    }
+    framed = {title: ~is_normal(read(judge, images).digits, "even") for title, images in groups.items()}
+    return digits_side_by_side(groups, framed, "Generated digits before and after PU fine-tuning.", columns=10).png
+
+
+SETTINGS = dict(steps=400, batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99)
+SAMPLES_PER_SEED = 1000
+DDIM_STEPS = 25
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What the project promises outside its code: environments in step, manifest complete, benchmarks that run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pulib.data import DATA, manifest, read_verified
+from pulib.evaluation import load_results
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it along where Python does not
+
+ROOT = Path(__file__).resolve().parent.parent
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+
+
+def split_requirement(text: str) -> tuple[str, str]:
+    name, bounds = re.fullmatch(r"([A-Za-z0-9_-]+) *(.*)", text.strip()).groups()
+    return CONDA_NAMES.get(name, name), bounds.replace(" ", "")
+
+
+def test_environment_yml_has_the_packages_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    ours = dict(map(split_requirement, project["dependencies"] + project["optional-dependencies"]["test"]))
+    theirs = dict(split_requirement(line) for line in conda if isinstance(line, str))
+    assert theirs.pop("python") == project["requires-python"]
+    assert theirs.pop("pip") == ""
+    assert theirs == ours
+    assert {"pip": ["-e ."]} in conda
+
+
+def test_every_data_file_is_in_the_manifest_with_its_command_and_intact():
+    files = {str(p.relative_to(DATA)) for folder in ("", "weights", "results") for p in (DATA / folder).glob("*.*")}
+    listed = manifest()
+    assert files - {"README.md", "manifest.json"} == listed.keys()
+    for name in listed:
+        read_verified(name)
+        assert (ROOT / listed[name]["command"].split()[1]).exists()
+
+
+def test_weights_are_small():
+    assert all(path.stat().st_size <= 3_000_000 for path in (DATA / "weights").iterdir())
+
+
+@pytest.mark.parametrize("normal", ["even", "odd"])
+def test_committed_table_shows_the_effect(normal):
+    rows = {row["arm"]: row for row in load_results("04_pu_diffusion") if row["split"] == normal}
+    assert rows.keys() == {"unsupervised", "supervised", "pu", "oracle"}
+    assert all(row["n"] >= 2000 and row["seeds"] >= 3 for row in rows.values())
+    assert rows["oracle"]["nsr"] >= 0.97
+    assert abs(rows["unsupervised"]["nsr"] / rows["oracle"]["nsr"] - 10 / 11) < 0.02
+    assert abs(rows["pu"]["nsr"] - rows["oracle"]["nsr"]) <= 0.015
+    assert rows["pu"]["frechet"] <= 1.10 * rows["oracle"]["frechet"]
+
+
+def test_readme_table_is_the_committed_one():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in load_results("04_pu_diffusion"):
+        assert f"{row['nsr']:.3f} [{row['nsr_low']:.3f}, {row['nsr_high']:.3f}] | {row['frechet']:.1f}" in text
+
+
+def test_readme_names_only_files_that_exist():
+    for name in ("README.md", "data/README.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+            assert target.startswith("http") or (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def test_benchmark_runs_on_a_small_scale(tmp_path, monkeypatch):
+    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
+    command = [sys.executable, str(ROOT / "tests/benchmarks/pu_table.py"), "--json", "--smoke", "--splits", "even"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert [json.loads(line)["arm"] for line in run.stdout.splitlines()] == ["unsupervised", "supervised", "pu", "oracle"]
