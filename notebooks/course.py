@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import nbformat
-from build import CELL_TIMEOUT, HERE, notebooks
 
+from build import CELL_TIMEOUT, HERE, notebooks
 from pulib.data import BUILD, write_atomic
 
 COURSE = BUILD / "course"

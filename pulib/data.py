@@ -200,15 +200,19 @@ def check_positive(value: float, name: str) -> float:
 def judge_part() -> tuple[Tensor, Tensor]:
     """Images and digits that only the judge trains on: the first 200 of each digit (see `load_digits`)."""
     images, digits = load_digits()
-    mine = torch.arange(len(digits)) % PER_DIGIT < JUDGE_PER_DIGIT
+    mine = _judges(len(digits))
     return images[mine], digits[mine]
 
 
 def learner_part() -> tuple[Tensor, Tensor]:
     """Images and digits that the judge has never seen: the last 300 of each digit."""
     images, digits = load_digits()
-    theirs = torch.arange(len(digits)) % PER_DIGIT >= JUDGE_PER_DIGIT
+    theirs = ~_judges(len(digits))
     return images[theirs], digits[theirs]
+
+
+def _judges(n: int) -> Tensor:
+    return torch.arange(n) % PER_DIGIT < JUDGE_PER_DIGIT
 
 
 def load_pu(normal: Normal = "even", prior: float = 1 / 11, n_sensitive: int = 125, seed: int = 0) -> PUSplit:
@@ -240,8 +244,9 @@ def load_pu(normal: Normal = "even", prior: float = 1 / 11, n_sensitive: int = 1
     n_hidden = round(n_normal * prior / (1 - prior))
     if n_hidden > spare:
         n_hidden, n_normal = spare, max(1, round(spare * (1 - prior) / prior))
+    shuffled = torch.randperm(n_normal + n_hidden, generator=torch.Generator().manual_seed(seed))
     parts = (
-        torch.cat([good[:n_normal], bad[:n_hidden]]),
+        torch.cat([good[:n_normal], bad[:n_hidden]])[shuffled],
         bad[len(bad) - n_sensitive :],  # the same S for every prior
         good[-n_heldout:],
         bad[n_hidden : len(bad) - n_sensitive],
@@ -277,6 +282,7 @@ def make_split(
     for name, images in parts.items():
         if len(images) == 0:
             raise ValueError(f"{name} is empty; it must hold at least one image")
+    _check_lengths(parts, (unlabeled_digits, sensitive_digits, heldout_normal_digits, heldout_sensitive_digits))
     hidden_sensitive = ~is_normal(unlabeled_digits, normal)
     if hidden_sensitive.all():
         raise ValueError(f"unlabeled holds no normal ({normal}) image; its prior would be 1, allowed is [0, 1)")
@@ -292,6 +298,12 @@ def make_split(
         seed=seed,
         hidden=Hidden(unlabeled_digits, sensitive_digits, heldout_normal_digits, heldout_sensitive_digits),
     )
+
+
+def _check_lengths(parts: dict[str, Tensor], digits: tuple[Tensor, ...]) -> None:
+    for (name, images), mine in zip(parts.items(), digits, strict=True):
+        if len(images) != len(mine):
+            raise ValueError(f"{name}_digits must have one digit per image; got {len(mine)} for {len(images)} images")
 
 
 def _rows(images: Tensor) -> set[bytes]:

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .data import check_count
+
 Prediction = Literal["eps", "v"]
 NoiseModel = Callable[[Tensor, Tensor], Tensor]  # (xt [B, ...], t int64 [B]) -> eps_hat [B, ...]
 
@@ -25,13 +27,13 @@ class Schedule:
     """A noise schedule: beta float32 [T], each in (0, 1).
 
     Raises:
-        ValueError: beta is not a vector, or has a value outside (0, 1).
+        ValueError: beta is not a vector, is empty, or has a value outside (0, 1).
     """
 
     beta: Tensor
 
     def __post_init__(self) -> None:
-        if self.beta.ndim != 1 or not ((self.beta > 0) & (self.beta < 1)).all():
+        if self.beta.ndim != 1 or not len(self.beta) or not ((self.beta > 0) & (self.beta < 1)).all():
             raise ValueError("beta must be a vector with every value in (0, 1); see linear_schedule, cosine_schedule")
         self.__dict__["alpha_bar"] = torch.cumprod(1 - self.beta.double(), 0).float()
 
@@ -46,12 +48,12 @@ class Schedule:
 
 def linear_schedule(T: int = 1000, low: float = 1e-4, high: float = 0.02) -> Schedule:
     """beta rises linearly from `low` to `high` (Ho et al. 2020, section 4)."""
-    return Schedule(torch.linspace(low, high, T))
+    return Schedule(torch.linspace(low, high, check_count(T, "T")))
 
 
 def cosine_schedule(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
     """alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, arXiv 2102.09672, equation 17)."""
-    u = torch.arange(T + 1, dtype=torch.float64) / T
+    u = torch.arange(check_count(T, "T") + 1, dtype=torch.float64) / T
     alpha_bar = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
     return Schedule((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta).float())
 
@@ -66,7 +68,7 @@ def add_noise(x0: Tensor, t: Tensor, noise: Tensor, schedule: Schedule) -> Tenso
 
 
 def to_noise(output: Tensor, xt: Tensor, t: Tensor, schedule: Schedule, prediction: Prediction) -> Tensor:
-    """A network's output read as predicted noise, [B, ...].
+    """A network's output read as predicted noise, [B, ...]; `NoisePredictor` has checked `prediction`.
 
     With prediction "v" the network estimates v = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0
     (Salimans & Ho 2022, arXiv 2202.00512), so noise = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) x_t.
@@ -111,6 +113,20 @@ def denoising_loss(model: NoiseModel, x0: Tensor, t: Tensor, noise: Tensor, sche
     return (noise - eps_hat).square().flatten(1).sum(1)
 
 
+@torch.no_grad()
+def loss_profile(model: NoiseModel, x0: Tensor, t: Tensor, schedule: Schedule, seed: int = 0) -> Tensor:
+    """l of each image `x0` [B, ...] at each level of `t` int64 [n], with one noise per level that all images share, [n, B].
+
+    The mean over evenly spread levels estimates l(x0) of each image; sharing t and noise keeps images comparable.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for level in t.to(x0.device):
+        noise = _randn(x0[:1], generator).expand_as(x0)
+        rows.append(denoising_loss(model, x0, level.expand(len(x0)), noise, schedule))
+    return torch.stack(rows)
+
+
 def stratified_timesteps(n: int, T: int, generator: torch.Generator | None = None) -> Tensor:
     """int64 [n]: one uniform draw of t from each of n equal strata of 0 … T-1, in random order.
 
@@ -145,9 +161,9 @@ def timesteps(T: int, steps: int) -> Tensor:
     """int64 [steps], evenly spaced and descending from T-1 to about T/steps ("trailing": the first is pure noise).
 
     Raises:
-        ValueError: steps is not in 1 … T.
+        ValueError: steps is not a whole number in 1 … T.
     """
-    if not 1 <= steps <= T:
+    if check_count(steps, "steps") > T:
         raise ValueError(f"steps must be in 1 … {T} (the schedule's length); got {steps}")
     return (torch.arange(T, 0, -T / steps, dtype=torch.float64).round().long() - 1)[:steps]
 
@@ -172,7 +188,12 @@ def ddim_sampler(
         steps: network calls.
         eta: 0 is deterministic, 1 has the variance of DDPM.
         clip: keep the estimate of x_0 in [-1, 1] (images); switch off for unbounded data.
+
+    Raises:
+        ValueError: steps is not in 1 … T, or eta is not in [0, 1].
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be in [0, 1] (0 is DDIM, 1 is DDPM); got {eta!r}")
     levels = timesteps(len(schedule), steps).tolist()
     alpha_bars = schedule.alpha_bar.double()
     xt = noise
@@ -200,7 +221,7 @@ def ddpm_sampler(
 
     It is DDIM with eta = 1; `steps` < T visits a subset of the levels. Arguments as in `ddim_sampler`.
     """
-    return ddim_sampler(model, noise, schedule, steps or len(schedule), 1.0, clip, generator)
+    return ddim_sampler(model, noise, schedule, len(schedule) if steps is None else steps, 1.0, clip, generator)
 
 
 def _randn(like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -226,7 +247,7 @@ def sample(
     device = next(model.parameters()).device if isinstance(model, nn.Module) else "cpu"
     generator = torch.Generator().manual_seed(seed)
     out = []
-    for rows in range(0, n, batch):
+    for rows in range(0, check_count(n, "n"), check_count(batch, "batch")):
         noise = torch.randn(min(batch, n - rows), *shape, generator=generator).to(device)
         *_, last = ddim_sampler(model, noise, schedule, steps, clip=clip)
         out.append(last.xt.cpu())

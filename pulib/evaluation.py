@@ -22,11 +22,25 @@ CONFIDENT = 0.9
 
 
 class Judge(nn.Module):
-    """Convolutional digit classifier: images [n, 1, 28, 28] in [-1, 1] -> logits [n, 10]."""
+    """Digit classifier, the mean of a few convolutional networks: images [n, 1, 28, 28] in [-1, 1] -> log p [n, 10]."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int = 24, members: int = 3) -> None:
         super().__init__()
-        w = width
+        self.members = nn.ModuleList(_Member(width) for _ in range(members))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate activations of the first member, [n, 64]: the space of the Fréchet distance."""
+        return self.members[0].body(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([F.log_softmax(member(images), 1) for member in self.members]).logsumexp(0) - math.log(len(self.members))
+
+
+class _Member(nn.Module):
+    """Five convolutions and two linear layers: images [n, 1, 28, 28] -> logits [n, 10]."""
+
+    def __init__(self, w: int) -> None:
+        super().__init__()
         self.body = nn.Sequential(
             *_conv(1, w), *_conv(w, w), nn.MaxPool2d(2), nn.Dropout2d(0.1),
             *_conv(w, 2 * w), *_conv(2 * w, 2 * w), nn.MaxPool2d(2), nn.Dropout2d(0.1),
@@ -35,12 +49,8 @@ class Judge(nn.Module):
         )  # fmt: skip
         self.head = nn.Linear(N_FEATURES, 10)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Penultimate activations, [n, 64]: the space of the Fréchet distance."""
-        return self.body(images)
-
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
+        return self.head(self.body(images))
 
 
 def _conv(c_in: int, c_out: int) -> tuple[nn.Module, ...]:
@@ -74,14 +84,17 @@ def read(judge: Judge, images: Tensor, batch: int = 500) -> Reading:
     """Let the judge read images [n, 1, 28, 28] in [-1, 1].
 
     Raises:
-        ValueError: there is no image, or a pixel is not finite.
+        ValueError: there is no image, their shape is another, or a pixel is not finite.
     """
     if len(images) == 0:
         raise ValueError("images is empty; the judge needs at least one image")
+    if images.shape[1:] != (1, 28, 28):
+        raise ValueError(f"images must have shape [n, 1, 28, 28]; got {list(images.shape)}")
     if not torch.isfinite(images).all():
         raise ValueError("images has pixels that are nan or infinite; allowed are finite values, about [-1, 1]")
-    features = torch.cat([judge.features(part) for part in images.split(batch)])
-    confidence, digits = F.softmax(judge.head(features), 1).max(1)
+    parts = [(judge(part), judge.features(part)) for part in images.split(batch)]
+    log_p, features = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    confidence, digits = log_p.exp().max(1)
     return Reading(digits, confidence, features)
 
 
@@ -120,8 +133,10 @@ def corrected_nsr(observed: float, e_normal: float, e_sensitive: float) -> float
     Solves observed = NSR (1 - e_normal) + (1 - NSR) e_sensitive (Rogan & Gladen 1978).
 
     Raises:
-        ValueError: the errors sum to 1 or more: a judge no better than chance.
+        ValueError: a rate outside [0, 1], or errors that sum to 1 or more: a judge no better than chance.
     """
+    if not all(0 <= rate <= 1 for rate in (observed, e_normal, e_sensitive)):
+        raise ValueError(f"observed, e_normal and e_sensitive must be in [0, 1]; got {observed}, {e_normal}, {e_sensitive}")
     if e_normal + e_sensitive >= 1:
         raise ValueError(f"e_normal + e_sensitive must be below 1; got {e_normal} + {e_sensitive}")
     return min(1.0, max(0.0, (observed - e_sensitive) / (1 - e_normal - e_sensitive)))
@@ -151,8 +166,10 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
     The distance of Heusel et al. 2017 (arXiv 1706.08500) on our judge's features: Inception's do not suit digits.
 
     Raises:
-        ValueError: fewer than two rows on a side.
+        ValueError: fewer than two rows on a side, or rows of another length.
     """
+    if features.shape[1:] != (N_FEATURES,) or reference.shape[1:] != (N_FEATURES,):
+        raise ValueError(f"features and reference must have shape [n, {N_FEATURES}]; got {list(features.shape)}, {list(reference.shape)}")
     if len(features) < 2 or len(reference) < 2:
         raise ValueError(f"features and reference need at least 2 rows each; got {len(features)} and {len(reference)}")
     metric = FrechetInceptionDistance(feature=_Features(), normalize=True).set_dtype(torch.float64)
@@ -202,6 +219,8 @@ def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
     Raises:
         ValueError: fewer than two samples, or pixels that are not finite.
     """
+    if len(samples) < 2:
+        raise ValueError(f"samples must hold at least 2 images; got {len(samples)}")
     seen = read(judge, samples)
     errors = judge_errors(judge, split.normal)
     normal = is_normal(seen.digits, split.normal)

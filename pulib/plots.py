@@ -13,8 +13,11 @@ import torch
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
 from torch import Tensor
 
+from .data import check_count
 from .diffusion import Schedule, add_noise
 
 # Okabe & Ito's palette, readable with all common kinds of colour blindness.
@@ -31,6 +34,10 @@ class Picture:
     png: bytes
     alt: str
     width: int
+
+    def __post_init__(self) -> None:
+        if not self.alt.strip():
+            raise ValueError("alt must describe the figure in words; got an empty text")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         metadata = {"image/png": {"alt": self.alt, "width": self.width}}
@@ -65,10 +72,12 @@ def source(*objects: Callable) -> Source:
 
 
 def render(figure: Figure, alt: str) -> Picture:
-    """A figure as a `Picture`, at 144 dots per inch."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return Picture(buffer.getvalue(), alt, round(figure.get_figwidth() * 96))
+    """A figure as a `Picture`, at 144 dots per inch and in up to 256 colours, which makes notebooks several times smaller."""
+    raw, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(raw, format="png", dpi=DPI)
+    reduced = Image.open(raw).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    reduced.save(small, "png", optimize=True)
+    return Picture(small.getvalue(), alt, round(figure.get_figwidth() * 96))
 
 
 def new_figure(width: float = 6.4, height: float = 3.6, rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
@@ -110,7 +119,7 @@ def draw_digits(axis: Axes, images: Tensor, columns: int, framed: Tensor | None 
 def _frame(corner: tuple[float, float], w: float, h: float):
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, w, h, fill=False, edgecolor=SENSITIVE, linewidth=1.6)
+    return Rectangle(corner, w, h, fill=False, edgecolor=SENSITIVE, linewidth=1.6, clip_on=False)
 
 
 def digits(images: Tensor, alt: str, columns: int = 10, framed: Tensor | None = None, title: str = "", width: float = 6.4) -> Picture:
@@ -164,7 +173,8 @@ def curves(
 
 
 def smooth(values: Sequence[float], window: int) -> np.ndarray:
-    """Moving average over `window` values; shorter at the start."""
+    """Moving average over the last `window` >= 1 values; shorter at the start."""
+    window = check_count(window, "window")
     total = np.cumsum(np.insert(np.asarray(values, dtype=float), 0, 0.0))
     index = np.arange(1, len(values) + 1)
     start = np.maximum(0, index - window)
@@ -234,28 +244,27 @@ def digit_panels(
     All panels have the same row labels, which are written once, on the left; `column_labels` stand below.
     """
     rows = next(iter(panels.values()))
-    n = len(next(iter(rows.values())))
-    label_width = 0.3 + 0.075 * max(len(name) for name in rows)
-    step = (width - label_width) / (len(panels) * (n + 0.2))  # of one digit, in inches
+    n, _, h, w = next(iter(rows.values())).shape
+    label_width = 0.1 + 0.075 * max(sum(c not in "$\\{}_^" for c in name.replace("hat", "")) for name in rows)
+    step = (width - label_width) / (len(panels) * (n + 0.8))  # of one digit, in inches
     figure, axes = new_figure(width, step * len(rows) + 0.15 + 0.3 * any(panels) + 0.25 * bool(column_labels), 1, len(panels))
+    figure.get_layout_engine().set(wspace=0.12 if len(panels) > 1 else 0.0)
     for axis, (title, panel) in zip(axes[0], panels.items()):
-        height, breadth = (images.shape[-2] + 2 for images in [next(iter(panel.values()))] * 2)
         draw_digits(axis, torch.cat(list(panel.values())), n, title=title)
         axis.set_axis_on()
         axis.spines[:].set_visible(False)
         axis.tick_params(length=0)
-        axis.set_yticks([height * i + height / 2 - 1.5 for i in range(len(rows))], list(rows) if axis is axes[0, 0] else [""] * len(rows))
-        axis.set_xticks([breadth * i + breadth / 2 - 1.5 for i in range(len(column_labels))], column_labels)
+        axis.set_yticks([(h + 2) * i + h / 2 for i in range(len(rows))], list(rows) if axis is axes[0, 0] else [""] * len(rows))
+        axis.set_xticks([(w + 2) * i + w / 2 for i in range(len(column_labels))], column_labels)
     return render(figure, alt)
 
 
 def noise_fields(fields: dict[str, Tensor], at: Tensor, alt: str, limit: float = 2.5, width: float = 8.6) -> Picture:
     """Arrows along minus the predicted noise at points `at` [n, 2], one panel per field {name: eps_hat [n, 2]}."""
-    figure, axes = new_figure(width, width / len(fields) + 0.15, 1, len(fields), sharey=True)
+    figure, axes = new_figure(width, width / len(fields) + 0.15, 1, len(fields))
     for axis, (name, eps_hat) in zip(axes[0], fields.items()):
         axis.quiver(*at.T, *-eps_hat.T, color=NORMAL, angles="xy", scale_units="xy", scale=8, width=0.004)
-        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x_1$", title=name)
-    axes[0, 0].set_ylabel("$x_2$")
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title=name)
     return render(figure, alt)
 
 
@@ -268,11 +277,159 @@ def point_panels(panels: dict[str, dict[str, Tensor]], colours: dict[str, str], 
     return render(figure, alt)
 
 
+# ------------------------------------------------------------------------------------------ notebook 02
+
+
+def cloud_panels(panels: dict[str, dict[str, Tensor]], colours: dict[str, str], alt: str, limit: float = 2.5, width: float = 8.6) -> Picture:
+    """Scatter plots side by side, {panel: {group: points [n, 2]}}, each with its own legend above the points."""
+    figure, axes = new_figure(width, width / len(panels) + 0.45, 1, len(panels), sharey=True)
+    for axis, (title, groups) in zip(axes[0], panels.items(), strict=True):
+        draw_points(axis, groups, colours, limit, title)
+        axis.label_outer()
+        axis.legend(frameon=False, loc="upper center", ncols=len(groups), markerscale=2)
+    return render(figure, alt)
+
+
+def draw_decision(axis: Axes, score: Tensor, groups: dict[str, Tensor], colours: dict[str, str], limit: float, title: str = "") -> None:
+    """Shade sigmoid(score) on a square grid (see `grid_points`) in tenths, blue = normal, with the boundary at 1/2 and points on top."""
+    size = round(len(score) ** 0.5)
+    field = score.double().sigmoid().view(size, size).numpy()
+    ticks = np.linspace(-limit, limit, size)
+    shades = colors.LinearSegmentedColormap.from_list("decision", [SENSITIVE, "#FFFFFF", NORMAL])
+    axis.contourf(ticks, ticks, field, levels=np.linspace(0, 1, 11), cmap=shades, vmin=0, vmax=1, alpha=0.4, zorder=0)
+    for i, (name, points) in enumerate(groups.items()):
+        style = {"s": 6, "linewidths": 0} if i == 0 else {"s": 18, "linewidths": 0.5, "edgecolors": INK}
+        axis.scatter(points[:, 0], points[:, 1], marker="o^s"[i % 3], color=colours[name], label=name, alpha=0.8, **style)
+    if field.min() < 0.5 < field.max():
+        axis.contour(ticks, ticks, field, levels=[0.5], colors=[INK], linewidths=2)
+    axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title=title)
+
+
+def decision_panels(
+    scores: dict[str, Tensor], groups: dict[str, Tensor], colours: dict[str, str], alt: str, limit: float = 3.2, width: float = 9.0
+) -> Picture:
+    """Classifiers side by side, {title: score [size * size] on `grid_points(limit)`}, over the same groups of points."""
+    lines = max(title.count("\n") for title in scores)
+    figure, axes = new_figure(width, width / len(scores) + 0.45 + 0.25 * lines, 1, len(scores), sharey=True)
+    for axis, (title, score) in zip(axes[0], scores.items(), strict=True):
+        draw_decision(axis, score, groups, colours, limit, title)
+        axis.label_outer()
+    axes[0, 0].legend(frameon=True, loc="lower left", fontsize=8, markerscale=1.5)
+    return render(figure, alt)
+
+
+def decision_and_curve(
+    score: Tensor,
+    groups: dict[str, Tensor],
+    colours: dict[str, str],
+    curve: tuple[Sequence[float], Sequence[float]],
+    here: tuple[float, float],
+    marks: dict[str, float],
+    x_label: str,
+    y_label: str,
+    alt: str,
+    limit: float = 3.2,
+    width: float = 8.6,
+) -> Picture:
+    """One classifier (see `decision_panels`) beside a curve (x, y) with the point `here` on it and vertical `marks`."""
+    figure, axes = new_figure(width, width / 2 - 0.4, 1, 2)
+    draw_decision(axes[0, 0], score, groups, colours, limit)
+    axes[0, 0].legend(frameon=True, loc="lower left", fontsize=8, markerscale=1.5)
+    axis = axes[0, 1]
+    axis.plot(*curve, color=NORMAL, linewidth=1.8)
+    axis.plot(*here, "o", color=SENSITIVE, markersize=9)
+    for name, x in marks.items():
+        axis.axvline(x, color=INK, linestyle=":", linewidth=1.2, label=name)
+    axis.set(xlabel=x_label, ylabel=y_label, ylim=(0, 1.05 * max(*curve[1], here[1])))
+    axis.legend(frameon=False)
+    return render(figure, alt)
+
+
+def estimates(
+    values: dict[str, Tensor], exact: float, x_label: str, alt: str, colours: dict[str, str] | None = None, width: float = 7.2, height: float = 3.2
+) -> Picture:
+    """Histograms of repeated estimates, {name: [repeats]}, each with its mean (dashed), and the exact value as a solid line."""
+    figure, axes = new_figure(width, height)
+    axis, both = axes[0, 0], torch.cat(list(values.values()))
+    bins = np.linspace(both.min().item(), both.max().item(), 60)
+    for name, mine in values.items():
+        colour = (colours or {}).get(name)
+        axis.hist(mine.numpy(), bins=bins, alpha=0.55, color=colour, label=name)
+        axis.axvline(mine.mean().item(), color=colour, linestyle="--", linewidth=1.8)
+    axis.axvline(exact, color=INK, linewidth=1.8, label="exact value")
+    axis.set(xlabel=x_label, ylabel="number of redraws")
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(values) + 1)
+    return render(figure, alt)
+
+
+def run_panels(
+    panels: dict[str, dict[str, Sequence[tuple[Sequence[float], Sequence[float]]]]],
+    colours: dict[str, str],
+    x_label: str,
+    y_label: str,
+    alt: str,
+    y_range: tuple[float, float] | None = None,
+    width: float = 9.0,
+    height: float = 3.2,
+) -> Picture:
+    """Panels of curves from several runs, {panel: {name: [(x, y) per run]}}; runs of one name share colour and dashes."""
+    figure, axes = new_figure(width, height, 1, len(panels), sharey=True)
+    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+        for (name, runs), dash in zip(series.items(), ["-", "--", ":", "-."], strict=False):
+            for i, (x, y) in enumerate(runs):
+                axis.plot(x, y, color=colours[name], linestyle=dash, linewidth=1.3, label=name if i == 0 else None)
+        axis.axhline(0, color=INK, linewidth=0.8)
+        axis.set(xlabel=x_label, title=title, ylim=y_range)
+    axes[0, 0].set_ylabel(y_label)
+    axes[0, -1].legend(frameon=False, fontsize=8, loc="upper left")
+    return render(figure, alt)
+
+
+# ------------------------------------------------------------------------------------------ notebook 03
+
+
+def densities_and_samples(
+    columns: dict[str, tuple[Tensor, dict[str, Tensor]]], colours: dict[str, str], alt: str, limit: float = 2.5, width: float = 9.0
+) -> Picture:
+    """Signed densities on `grid_points(limit)` with groups of samples, {title: (density, groups)}: above each other, or beside when there is one."""
+    across = len(columns) == 1
+    rows, n = (1, 2) if across else (2, len(columns))
+    figure, axes = new_figure(width, width / n * rows + (0.55 if across else 0.3), rows, n, sharex=True, sharey=True)
+    pairs = axes if across else axes.T
+    for (title, (density, groups)), (above, below) in zip(columns.items(), pairs):
+        draw_density(above, density, limit, f"{title}, signed density" if across else title)
+        draw_points(below, groups, colours, limit, f"{title}, samples" if across else "")
+    for axis in axes.flat:
+        axis.label_outer()
+    handles = [Line2D([], [], color=colours[name], marker=m, linestyle="", label=name) for name, m in zip(groups, ["o", "^", "s", "x"])]
+    pairs[0][1].legend(handles=handles, frameon=False, loc="center", fontsize=9, handletextpad=0.1)
+    return render(figure, alt)
+
+
+def slopes(
+    loss: Tensor, series: dict[str, Tensor], bands: dict[str, tuple[float, float]], alt: str, width: float = 7.4, height: float = 4.0
+) -> Picture:
+    """Slopes against `loss` [n] on logarithmic axes, {name: slope [n]}, with shaded `bands` of losses {name: (low, high)}."""
+    figure, axes = new_figure(width, height)
+    axis = axes[0, 0]
+    for (name, slope), colour, dash in zip(series.items(), [INK, SENSITIVE, "#E69F00", NORMAL], ["-", "-", "--", "-."]):
+        axis.plot(loss.numpy(), slope.numpy(), color=colour, linestyle=dash, linewidth=1.8, label=name)
+    for name, (low, high) in bands.items():
+        axis.axvspan(low, high, color=UNLABELED, alpha=0.18, linewidth=0)
+        axis.text((low * high) ** 0.5, 0.98, name, transform=axis.get_xaxis_transform(), ha="center", va="top", fontsize=9)
+    axis.set(xlabel="l of one draw", ylabel="slope in l", xscale="log", yscale="log", ylim=(1e-10, 1e7), xlim=(loss[0].item(), loss[-1].item()))
+    axis.legend(frameon=False, loc="lower left")
+    return render(figure, alt)
+
+
 # -------------------------------------------------------------------------------------------- results
 
 
 def results(rows: Sequence[dict], alt: str, split: str = "even", width: float = 8.0) -> Picture:
     """NSR with its interval, and Fréchet distance, of each arm in `rows` (see `Report.row`)."""
+    splits = sorted({row["split"] for row in rows})
+    if split not in splits:
+        raise ValueError(f"split must be one of those in rows, {splits}; got {split!r}")
     rows = [row for row in rows if row["split"] == split]
     figure, axes = new_figure(width, 2.6, 1, 2, sharey=True)
     for i, row in enumerate(rows):

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .data import check_prior
+from .data import check_positive, check_prior
 
 Correction = Literal["none", "clip", "abs"]
 SMALLEST_LOSS = 1e-6  # below it -log(1 - exp(-l)) and its slope explode
@@ -24,11 +24,9 @@ def sensitive_loss(loss: Tensor, temperature: float = 1.0) -> Tensor:
     -1 / (temperature (exp(l / temperature) - 1)): the scale of l against the temperature decides whether this term dominates or is dead.
 
     Raises:
-        ValueError: temperature is not > 0.
+        ValueError: temperature is not a finite number > 0.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be a number > 0; got {temperature!r}")
-    scaled = (loss.float() / temperature).clamp(min=SMALLEST_LOSS)
+    scaled = (loss.float() / check_positive(temperature, "temperature")).clamp(min=SMALLEST_LOSS)
     return -torch.log(-torch.expm1(-scaled))
 
 
@@ -41,7 +39,11 @@ def supervised_risk(loss_u: Tensor, loss_s: Tensor, temperature: float = 1.0) ->
     """Binary cross-entropy with U taken for normal and S for sensitive, the plain mean over both batches.
 
     (PU diffusion, arXiv 2503.03789, the "supervised" baseline; Yamanaka et al. 2019.)
+
+    Raises:
+        ValueError: no loss on a side, or a temperature outside its range.
     """
+    _check_losses(loss_u=loss_u, loss_s=loss_s)
     return torch.cat([loss_u, sensitive_loss(loss_s, temperature)]).mean()
 
 
@@ -55,9 +57,19 @@ def normal_part(loss_u: Tensor, loss_s: Tensor, prior: float) -> Tensor:
         loss_u: l of unlabeled images, [n_u].
         loss_s: l of sensitive images, [n_s].
         prior: share of sensitive images in U, in [0, 1).
+
+    Raises:
+        ValueError: prior outside [0, 1), no unlabeled loss, or prior > 0 with no sensitive loss.
     """
     prior = check_prior(prior)
+    _check_losses(loss_u=loss_u, **({"loss_s": loss_s} if prior > 0 else {}))
     return loss_u.mean() - (prior * loss_s.mean() if prior > 0 else 0.0)
+
+
+def _check_losses(**losses: Tensor) -> None:
+    for name, values in losses.items():
+        if len(values) == 0:
+            raise ValueError(f"{name} is empty; this risk needs at least one loss there (was `sensitive` given to `fit`?)")
 
 
 def correct(value: Tensor, correction: Correction) -> Tensor:

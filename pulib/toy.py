@@ -60,7 +60,13 @@ class Mixture:
 
 
 def mix(a: Mixture, b: Mixture, share: float) -> Mixture:
-    """(1 - share) a + share b, for mixtures of equal std; parts of weight 0 are left out."""
+    """(1 - share) a + share b, for mixtures of equal std; parts of weight 0 are left out.
+
+    Raises:
+        ValueError: the standard deviations differ.
+    """
+    if a.std != b.std:
+        raise ValueError(f"std must be the same in both mixtures; got {a.std} and {b.std}")
     weights = torch.cat([(1 - share) * a.weights, share * b.weights])
     keep = weights > 0
     return Mixture(torch.cat([a.means, b.means])[keep], weights[keep], a.std)

@@ -21,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from .data import DATA, DataError, check_count, read_verified, write_atomic
+from .data import DATA, DataError, check_count, check_normal, check_positive, read_verified, write_atomic
 from .diffusion import NoisePredictor, cosine_schedule, denoising_loss, linear_schedule, stratified_timesteps
 from .unet import UNet
 
@@ -62,9 +62,11 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every"):
             check_count(getattr(self, name), name)
-        if not self.lr > 0:
-            raise ValueError(f"lr must be a number > 0; got {self.lr!r}")
-        if not 0 <= self.ema < 1:
+        for name in ("warmup", "seed"):
+            check_count(getattr(self, name), name, low=0)
+        for name in ("lr", "clip_norm"):
+            check_positive(getattr(self, name), name)
+        if isinstance(self.ema, str) or not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1); got {self.ema!r}")
         if self.precision not in ("auto", "no", "bf16", "fp16"):
             raise ValueError(f"precision must be 'auto', 'no', 'bf16' or 'fp16'; got {self.precision!r}")
@@ -103,7 +105,7 @@ def fit(
             when it exists.
 
     Raises:
-        ValueError: an empty set, or images of U and S that differ in shape.
+        ValueError: images that are not a float tensor, an empty set, or images of U and S that differ in shape.
         CheckpointError: the file is corrupt, or belongs to another network or other settings.
         FloatingPointError: the risk is not finite.
     """
@@ -113,6 +115,8 @@ def fit(
     averaged = copy.deepcopy(model).to(device)
     averaged.requires_grad_(False)
     trained = copy.deepcopy(model).to(device)
+    if not any(p.requires_grad for p in trained.parameters()):
+        trained.requires_grad_(True)  # the average that an earlier run yielded is frozen
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.lr)
     start = 0
     if checkpoint is not None and Path(checkpoint).exists():
@@ -193,6 +197,10 @@ def _average(averaged: nn.Module, trained: nn.Module, decay: float) -> None:
 
 
 def _check_images(unlabeled: Tensor, sensitive: Tensor | None) -> None:
+    for name, images in (("unlabeled", unlabeled), ("sensitive", sensitive)):
+        if images is not None and not (isinstance(images, Tensor) and images.is_floating_point()):
+            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise ValueError(f"{name} must be a float tensor of images, about [-1, 1]; got {kind}")
     if len(unlabeled) == 0:
         raise ValueError("unlabeled is empty; it must hold at least one image")
     if sensitive is None:
@@ -228,7 +236,7 @@ def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     tensors |= {f"ema.{k}": v for k, v in averaged.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    facts = {"step": step, "settings": asdict(settings), "scaler": scaler.state_dict() if scaler else None}
+    facts = {"step": step, "settings": asdict(settings), "scaler": scaler.state_dict() if scaler else None, "reads": _reads(model)}
     _write(Path(path), tensors, facts)
 
 
@@ -246,6 +254,10 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     if differing:
         shown = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in differing)
         raise CheckpointError(f"{path} was written with other settings ({shown}); use another path, or those settings")
+    if facts.get("reads", _reads(model)) != _reads(model):
+        raise CheckpointError(
+            f"{path} belongs to another model: prediction and schedule are {facts['reads']} there, {_reads(model)} here"
+        )
     fill_weights(model, _under(tensors, "model."), path)
     fill_weights(averaged, _under(tensors, "ema."), path)
     state = optimizer.state_dict()
@@ -256,6 +268,13 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     if scaler and facts["scaler"]:
         scaler.load_state_dict(facts["scaler"])
     return facts["step"]
+
+
+def _reads(model: nn.Module) -> list | None:
+    """How a model's output is read, which no weight tells: prediction, length of the schedule, its sum of beta."""
+    if not isinstance(model, NoisePredictor):
+        return None
+    return [model.prediction, len(model.schedule), round(model.schedule.beta.double().sum().item(), 6)]
 
 
 def new_model(widths: tuple[int, int] = (32, 96), prediction: str = "v", schedule: str = "cosine", T: int = 1000, seed: int = 0) -> NoisePredictor:
@@ -281,8 +300,9 @@ def load_base(normal: str = "even") -> NoisePredictor:
 
     Raises:
         DataError: the weights file is missing or corrupt.
+        ValueError: normal is neither "even" nor "odd".
     """
-    name = f"weights/base_{normal}.safetensors"
+    name = f"weights/base_{check_normal(normal)}.safetensors"
     tensors, facts = read_tensors(read_verified(name), DATA / name)
     model = new_model(**facts["model"])
     fill_weights(model, tensors, DATA / name)
@@ -291,7 +311,8 @@ def load_base(normal: str = "even") -> NoisePredictor:
 
 def _write(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    header = {"facts": json.dumps(facts), "digest": _digest(tensors)}
+    text = json.dumps(facts)
+    header = {"facts": text, "facts_digest": _digest({}, text), "digest": _digest(tensors)}
     write_atomic(path, save_tensors(tensors, metadata=header))
 
 
@@ -301,17 +322,18 @@ def read_tensors(content: bytes, path: Path | str) -> tuple[dict[str, Tensor], d
         tensors = load_tensors(content)
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])["__metadata__"]
-        intact = header["digest"] == _digest(tensors)
+        facts_digest = _digest({}, header["facts"])
+        intact = header["digest"] == _digest(tensors) and header.get("facts_digest", facts_digest) == facts_digest
         facts = json.loads(header["facts"])
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is corrupt or not a pulib safetensors file ({error}); delete it or restore it") from error
     if not intact:
-        raise CheckpointError(f"{path} is corrupt: its tensors differ from its digest; delete it or restore it")
+        raise CheckpointError(f"{path} is corrupt: its content differs from its digest; delete it or restore it")
     return tensors, facts
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], text: str = "") -> str:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()

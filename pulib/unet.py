@@ -66,7 +66,7 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int = 1, widths: tuple[int, int] = (32, 96)) -> None:
         super().__init__()
-        if len(widths) != 2 or any(w % 8 for w in widths):
+        if len(widths) != 2 or any(w % 8 or w < 8 for w in widths):
             raise ValueError(f"widths must be two multiples of 8; got {widths!r}")
         self.config = {"channels": channels, "widths": list(widths)}
         a, b = widths

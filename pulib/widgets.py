@@ -32,7 +32,7 @@ def slider(draw: Draw, label: str, value: float, low: float, high: float, step: 
     """
     if not low <= value <= high:
         raise ValueError(f"value must be in [{low}, {high}]; got {value}")
-    whole = all(float(x).is_integer() for x in (low, high, step))
+    whole = all(float(x).is_integer() for x in (value, low, high, step))
     Slider, Field = (w.IntSlider, w.BoundedIntText) if whole else (w.FloatSlider, w.BoundedFloatText)
     options = dict(value=value, min=low, max=high, step=step, continuous_update=False, style={"description_width": "initial"})
     handle = Slider(description=label, layout=w.Layout(width="360px"), **options, **({} if whole else {"readout_format": ".3f"}))

@@ -46,6 +46,11 @@ def test_every_data_file_is_in_the_manifest_with_its_command_and_intact():
         assert (ROOT / listed[name]["command"].split()[1]).exists()
 
 
+def test_code_is_clean():
+    run = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
 def test_weights_are_small():
     assert all(path.stat().st_size <= 3_000_000 for path in (DATA / "weights").iterdir())
 

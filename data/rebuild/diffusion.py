@@ -4,7 +4,7 @@
     python data/rebuild/diffusion.py base odd
     python data/rebuild/diffusion.py oracle even    # build/oracle_even.safetensors: the normal images of U alone
 
-A base takes about 70 core-minutes. The run keeps a checkpoint in build/ and goes on from it when started again.
+A base takes about 40 minutes of one core. The run keeps a checkpoint in build/ and goes on from it when started again.
 """
 
 import argparse

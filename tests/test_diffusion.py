@@ -1,0 +1,249 @@
+"""Schedules, loss and samplers against closed forms and against diffusers, the reference implementation."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pulib import diffusion
+from pulib.diffusion import (
+    NoisePredictor,
+    Schedule,
+    add_noise,
+    cosine_schedule,
+    ddim_sampler,
+    ddpm_sampler,
+    denoising_loss,
+    linear_schedule,
+)
+
+SCHEDULES = {"linear": linear_schedule, "squaredcos_cap_v2": cosine_schedule}  # by diffusers' names
+PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
+both_schedules = pytest.mark.parametrize("name", SCHEDULES)
+both_predictions = pytest.mark.parametrize("prediction", PREDICTIONS)
+
+
+class TinyNet(nn.Module):
+    """A fixed random network of image and time."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.inner, self.outer = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, xt, t):
+        return self.outer(torch.tanh(self.inner(xt) + t.view(-1, 1, 1, 1) / 500))
+
+
+def reference(kind: str, name: str, T: int = 1000, prediction: str = "eps", clip_sample: bool = True):
+    """The diffusers scheduler with the settings that ours has built in."""
+    diffusers = pytest.importorskip("diffusers")
+    options = {"DDPM": {"variance_type": "fixed_small"}, "DDIM": {"set_alpha_to_one": True}}[kind]
+    return getattr(diffusers, f"{kind}Scheduler")(
+        T, 1e-4, 0.02, name, clip_sample=clip_sample, timestep_spacing="trailing", prediction_type=PREDICTIONS[prediction], **options
+    )
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=seeded(seed))
+
+
+# ------------------------------------------------------------------------------- schedules and noising
+
+
+@both_schedules
+@pytest.mark.parametrize("T", [2, 50, 1000])
+def test_schedule_agrees_with_diffusers(name, T):
+    ours, theirs = SCHEDULES[name](T), reference("DDPM", name, T)
+    torch.testing.assert_close(ours.beta, theirs.betas, rtol=1e-5, atol=0)
+    torch.testing.assert_close(ours.alpha_bar, theirs.alphas_cumprod, rtol=1e-4, atol=0)
+
+
+@both_schedules
+def test_schedule_goes_from_almost_clean_to_almost_pure_noise(name):
+    schedule = SCHEDULES[name]()
+    assert len(schedule) == 1000
+    assert (schedule.alpha_bar.diff() < 0).all()
+    assert schedule.alpha_bar[0] > 0.999 and 0 < schedule.alpha_bar[-1] < 1e-4
+
+
+@both_schedules
+@pytest.mark.parametrize("t", [0, 500, 999])
+def test_noised_data_has_mean_and_variance_of_equation_1(name, t):
+    schedule, n = SCHEDULES[name](), 100_000
+    x0, noise = 3 + 2 * randn(n, seed=1), randn(n, seed=2)
+    xt = add_noise(x0, torch.full((n,), t), noise, schedule)
+    alpha_bar = schedule.alpha_bar[t].item()
+    variance = 4 * alpha_bar + 1 - alpha_bar
+    assert xt.mean().item() == pytest.approx(3 * alpha_bar**0.5, abs=4 * (variance / n) ** 0.5)
+    assert xt.var().item() == pytest.approx(variance, rel=4 * (2 / n) ** 0.5)
+
+
+@both_schedules
+def test_add_noise_treats_each_image_at_its_own_level(name):
+    x0, noise, t = randn(3, 1, 4, 4, seed=1), randn(3, 1, 4, 4, seed=2), torch.tensor([0, 400, 999])
+    found = add_noise(x0, t, noise, SCHEDULES[name]())
+    torch.testing.assert_close(found, reference("DDPM", name).add_noise(x0, noise, t), rtol=1e-5, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------- predictions and loss
+
+
+@both_schedules
+@pytest.mark.parametrize("t", [0, 10, 500, 999])
+def test_velocity_reads_back_as_the_noise_and_the_image(name, t):
+    schedule, x0, noise = SCHEDULES[name](), randn(2, 1, 4, 4, seed=1), randn(2, 1, 4, 4, seed=2)
+    t = torch.full((2,), t)
+    xt, v = add_noise(x0, t, noise, schedule), reference("DDPM", name).get_velocity(x0, noise, t)
+    eps_hat = diffusion.to_noise(v, xt, t, schedule, "v")
+    torch.testing.assert_close(eps_hat, noise, rtol=1e-4, atol=1e-5)
+    signal = schedule.alpha_bar[t[0]].sqrt().item()
+    torch.testing.assert_close(diffusion.estimate_x0(xt, eps_hat, t, schedule, clip=False), x0, rtol=0, atol=1e-6 / signal)
+
+
+@both_schedules
+@both_predictions
+def test_loss_agrees_with_diffusers(name, prediction):
+    """The reference adds noise, predicts x_0 by its own DDPM step and solves equation (1) for the noise."""
+    scheduler = reference("DDPM", name, prediction=prediction, clip_sample=False)
+    net, x0, noise = TinyNet(), randn(6, 1, 8, 8, seed=1), randn(6, 1, 8, 8, seed=2)
+    t = torch.tensor([20, 100, 300, 500, 700, 900])
+    xt = scheduler.add_noise(x0, noise, t)
+    expected = []
+    for i in range(6):
+        x0_hat = scheduler.step(net(xt[i : i + 1], t[i : i + 1]), t[i].item(), xt[i : i + 1]).pred_original_sample
+        alpha_bar = scheduler.alphas_cumprod[t[i]]
+        eps_hat = (xt[i : i + 1] - alpha_bar.sqrt() * x0_hat) / (1 - alpha_bar).sqrt()
+        expected.append(nn.functional.mse_loss(eps_hat, noise[i : i + 1]) * 64)
+    schedule = SCHEDULES[name]()
+    found = denoising_loss(NoisePredictor(net, schedule, prediction), x0, t, noise, schedule)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=0)
+
+
+def test_loss_is_the_squared_error_of_each_image_alone():
+    schedule, x0, noise, t = linear_schedule(), randn(3, 1, 4, 4), randn(3, 1, 4, 4, seed=1), torch.tensor([5, 50, 500])
+    offset = torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1, 1)
+    found = denoising_loss(lambda xt, t: noise + offset, x0, t, noise, schedule)
+    torch.testing.assert_close(found, torch.tensor([0.0, 16.0, 64.0]))
+
+
+def test_a_diffusers_unet_works_as_it_is():
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "block_out_channels": (8, 16)}
+    unet = diffusers.UNet2DModel(8, 1, 1, layers_per_block=1, norm_num_groups=4, add_attention=False, **blocks)
+    schedule = cosine_schedule()
+    model = NoisePredictor(unet, schedule, "eps")
+    x0, noise, t = randn(2, 1, 8, 8), randn(2, 1, 8, 8, seed=1), torch.tensor([10, 700])
+    theirs = unet(reference("DDPM", "squaredcos_cap_v2").add_noise(x0, noise, t), t).sample
+    loss = denoising_loss(model, x0, t, noise, schedule)
+    torch.testing.assert_close(loss, (theirs - noise).square().sum((1, 2, 3)), rtol=1e-4, atol=0)
+    loss.sum().backward()
+    assert all(p.grad is not None for p in unet.parameters())
+    assert diffusion.sample(model, 3, schedule, steps=2, shape=(1, 8, 8)).shape == (3, 1, 8, 8)
+
+
+# ------------------------------------------------------------------------------------------- timesteps
+
+
+@given(st.integers(1, 300), st.integers(1, 1000), st.integers(0, 2**31))
+def test_stratified_timesteps_has_one_draw_in_each_stratum(n, T, seed):
+    t = diffusion.stratified_timesteps(n, T, seeded(seed))
+    assert t.dtype == torch.int64 and t.shape == (n,) and t.min() >= 0 and t.max() < T
+    edges = torch.arange(n + 1, dtype=torch.float64) * T / n
+    # a float32 draw may round up to the edge of its stratum
+    assert (t.sort().values >= edges[:-1].floor()).all() and (t.sort().values <= edges[1:].floor()).all()
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_each_place_of_a_stratified_batch_is_uniform(place):
+    """T = 10 does not divide into 4 strata; a place must still see every level equally often."""
+    generator, draws, T = seeded(0), 8000, 10
+    seen = torch.stack([diffusion.stratified_timesteps(4, T, generator)[place] for _ in range(draws)])
+    counts = torch.bincount(seen, minlength=T).double()
+    chi2 = ((counts - draws / T) ** 2 / (draws / T)).sum().item()
+    assert chi2 < 27.9  # 99.9 % point with 9 degrees of freedom
+
+
+@given(st.integers(1, 1000), st.data())
+def test_sampler_levels_descend_from_the_noisiest(T, data):
+    steps = data.draw(st.integers(1, T))
+    levels = diffusion.timesteps(T, steps)
+    assert len(levels) == steps and levels[0] == T - 1 and levels[-1] >= 0
+    assert (levels.diff() < 0).all()
+
+
+# -------------------------------------------------------------------------------------------- samplers
+
+
+@both_schedules
+@both_predictions
+@pytest.mark.parametrize(
+    ("kind", "steps", "options"),
+    [("DDIM", 50, {"use_clipped_model_output": True}), ("DDPM", 50, {}), ("DDPM", 200, {})],
+    ids=["ddim", "ddpm-50", "ddpm-all"],
+)
+def test_every_state_of_the_sampler_agrees_with_diffusers(name, prediction, kind, steps, options):
+    T = 200
+    scheduler, schedule, net, xt = reference(kind, name, T, prediction), SCHEDULES[name](T), TinyNet(), randn(4, 1, 8, 8)
+    scheduler.set_timesteps(steps)
+    sampler, ours, theirs = {"DDIM": ddim_sampler, "DDPM": ddpm_sampler}[kind], seeded(7), seeded(7)
+    states = list(sampler(NoisePredictor(net, schedule, prediction), xt, schedule, steps, generator=ours))
+    assert [state.t for state in states] == [*scheduler.timesteps.tolist()[1:], -1]
+    for t, state in zip(scheduler.timesteps, states, strict=True):
+        with torch.no_grad():
+            xt = scheduler.step(net(xt, t.expand(4)), int(t), xt, generator=theirs, **options).prev_sample
+        torch.testing.assert_close(state.xt, xt, rtol=0, atol=1e-4)
+
+
+def test_ddpm_visits_every_level_unless_told_otherwise():
+    schedule = linear_schedule(20)
+    assert len(list(ddpm_sampler(lambda xt, t: xt, randn(1, 2), schedule))) == 20
+
+
+def test_the_last_state_is_the_estimate_of_the_image():
+    schedule = cosine_schedule(20)
+    for sampler in (ddim_sampler, ddpm_sampler):
+        *_, last = sampler(NoisePredictor(TinyNet(), schedule), randn(2, 1, 8, 8), schedule, 5)
+        torch.testing.assert_close(last.xt, last.x0)
+        assert last.xt.abs().max() <= 1 + 1e-6
+
+
+@given(st.integers(1, 12), st.integers(1, 15))
+def test_samples_do_not_depend_on_the_batch(n, batch):
+    schedule = cosine_schedule(50)
+    model = NoisePredictor(TinyNet(), schedule)
+    whole = diffusion.sample(model, 12, schedule, steps=3, seed=5, shape=(1, 8, 8), batch=12)
+    part = diffusion.sample(model, n, schedule, steps=3, seed=5, shape=(1, 8, 8), batch=batch)
+    torch.testing.assert_close(part, whole[:n], rtol=0, atol=1e-4)
+
+
+def test_samples_depend_on_the_seed_and_the_model_only():
+    schedule = cosine_schedule(50)
+
+    def draw(seed: int, model_seed: int = 0) -> torch.Tensor:
+        model = NoisePredictor(TinyNet(model_seed), schedule)
+        torch.seed()  # the global state must not matter
+        return diffusion.sample(model, 4, schedule, 3, seed, (1, 8, 8))
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2)) and not torch.equal(draw(1), draw(1, model_seed=1))
+
+
+def test_sampling_keeps_no_graph_and_restores_nothing_global():
+    schedule, before = linear_schedule(10), torch.random.get_rng_state()
+    for state in ddim_sampler(NoisePredictor(TinyNet(), schedule), randn(1, 1, 8, 8), schedule, 3):
+        assert not state.xt.requires_grad and torch.is_grad_enabled()
+    torch.random.set_rng_state(before)
+    diffusion.sample(lambda xt, t: xt, 2, schedule, 2, shape=(2,))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_schedule_is_a_plain_vector_of_betas():
+    schedule = Schedule(torch.tensor([0.5, 0.5, 0.5]))
+    torch.testing.assert_close(schedule.alpha_bar, torch.tensor([0.5, 0.25, 0.125]))

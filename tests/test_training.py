@@ -1,0 +1,297 @@
+"""The training loop: exact resume, paired batches, and files that are whole or not there."""
+
+import copy
+import functools
+import itertools
+import os
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pulib import training
+from pulib.data import DataError
+from pulib.diffusion import NoisePredictor, cosine_schedule
+from pulib.risk import pu_risk, supervised_risk, unsupervised_risk
+from pulib.training import Settings, fit, learning_rate, new_model
+
+STEPS, EVERY = 9, 3
+UNLABELED = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+SENSITIVE = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def short(steps: int = STEPS, **changes) -> Settings:
+    changes = {"batch_unlabeled": 6, "batch_sensitive": 3, "warmup": 2, "precision": "no", "checkpoint_every": EVERY} | changes
+    return Settings(steps, **changes)
+
+
+def pu(loss_u, loss_s):
+    return pu_risk(loss_u, loss_s, 0.3, "abs")
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def tensors_of(path) -> dict[str, torch.Tensor]:
+    return training.read_tensors(path.read_bytes(), path)[0]
+
+
+# ---------------------------------------------------------------------------------------------- resume
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Records, averaged weights and last checkpoint (weights, average, optimiser) of a run that nothing stopped."""
+    path = tmp_path_factory.mktemp("run") / "whole.checkpoint"
+    records = list(fit(new_model((8, 8)), UNLABELED, pu, short(), SENSITIVE, path))
+    return [(r.step, r.risk, r.loss_u, r.loss_s) for r in records], weights(records[-1].model), tensors_of(path)
+
+
+@pytest.mark.parametrize("stop", range(STEPS + 1))
+def test_a_run_stopped_at_any_step_resumes_bit_for_bit(tmp_path, uninterrupted, stop):
+    path, (records, average, final) = tmp_path / "run.checkpoint", uninterrupted
+    for _ in itertools.islice(fit(new_model((8, 8)), UNLABELED, pu, short(), SENSITIVE, path), stop):
+        pass
+    assert path.exists() == (stop >= EVERY)
+    resumed = list(fit(new_model((8, 8), seed=99), UNLABELED, pu, short(), SENSITIVE, path) if stop >= EVERY else [])
+    if stop == STEPS:
+        assert [r.step for r in resumed] == [STEPS]  # one record hands over the finished model
+        assert_same(weights(resumed[0].model), average)
+    elif stop >= EVERY:
+        assert [(r.step, r.risk, r.loss_u, r.loss_s) for r in resumed] == records[stop // EVERY * EVERY :]
+        assert_same(weights(resumed[-1].model), average)
+        assert_same(tensors_of(path), final)
+
+
+def test_resuming_with_another_checkpoint_interval_changes_nothing(tmp_path, uninterrupted):
+    path = tmp_path / "run.checkpoint"
+    for _ in itertools.islice(fit(new_model((8, 8)), UNLABELED, pu, short(checkpoint_every=2), SENSITIVE, path), 5):
+        pass
+    *_, last = fit(new_model((8, 8)), UNLABELED, pu, short(checkpoint_every=100), SENSITIVE, path)
+    assert_same(weights(last.model), uninterrupted[1])
+
+
+def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, monkeypatch, uninterrupted):
+    path, replace, calls = tmp_path / "run.checkpoint", os.replace, []
+
+    def crash_at_the_second(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise OSError("no space left on device")
+        replace(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crash_at_the_second)
+        with pytest.raises(OSError, match="no space"):
+            list(fit(new_model((8, 8)), UNLABELED, pu, short(), SENSITIVE, path))
+    assert list(tmp_path.iterdir()) == [path]
+    records = list(fit(new_model((8, 8)), UNLABELED, pu, short(), SENSITIVE, path))
+    assert records[0].step == EVERY + 1
+    assert_same(weights(records[-1].model), uninterrupted[1])
+
+
+def test_without_a_checkpoint_no_file_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    list(fit(new_model((8, 8)), UNLABELED, unsupervised_risk, short(2)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.data())
+def test_a_flipped_bit_never_goes_unnoticed(data):
+    """Anywhere in the file: in the tensors, in their names and shapes, in the step and the settings."""
+    content = bytearray(small_checkpoint())
+    whole = training.read_tensors(bytes(content), "file")
+    length = int.from_bytes(content[:8], "little") + 8
+    place = data.draw(st.integers(0, length - 1) | st.integers(0, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        tensors, facts = training.read_tensors(bytes(content), "file")
+    except DataError as error:
+        assert "file" in str(error)
+    else:  # a flip that changes nothing, as in the key of the second digest
+        assert facts == whole[1]
+        assert_same(tensors, whole[0])
+
+
+@given(st.data())
+def test_a_shortened_file_never_goes_unnoticed(data):
+    content = small_checkpoint()
+    with pytest.raises(DataError, match="file"):
+        training.read_tensors(content[: data.draw(st.integers(0, len(content) - 1))], "file")
+
+
+@functools.cache
+def small_checkpoint() -> bytes:
+    written = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "write_atomic", lambda path, content: written.append(content))
+        training.save_weights("unused", nn.Linear(2, 3), step=1234, settings={"lr": 0.001, "seed": 0})
+    return written[0]
+
+
+# ---------------------------------------------------------------------------------- what a run depends on
+
+
+class Recorder(nn.Module):
+    """A one-weight network that writes down what it was given."""
+
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # of the class, so that copies share it
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, xt, t):
+        Recorder.seen.append((xt.clone(), t.clone()))
+        return self.weight * xt
+
+
+def batches(objective, sensitive, **changes) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """x_t and t of the unlabeled part of every batch of a short run."""
+    Recorder.seen.clear()
+    settings = short(5, **changes)
+    list(fit(NoisePredictor(Recorder(), cosine_schedule(), "eps"), UNLABELED, objective, settings, sensitive))
+    return [(xt[: settings.batch_unlabeled], t[: settings.batch_unlabeled]) for xt, t in Recorder.seen]
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_runs_that_differ_in_the_objective_see_the_same_unlabeled_batches(stratified):
+    plain = batches(unsupervised_risk, None, stratified=stratified)
+    for objective, changes in [(pu, {}), (supervised_risk, {}), (pu, {"batch_sensitive": 5})]:
+        for (xt, t), (xt_other, t_other) in zip(plain, batches(objective, SENSITIVE, stratified=stratified, **changes), strict=True):
+            assert torch.equal(xt, xt_other) and torch.equal(t, t_other)
+
+
+def test_steps_and_seeds_see_different_batches():
+    one, other = batches(unsupervised_risk, None), batches(unsupervised_risk, None, seed=1)
+    assert all(not torch.equal(a[0], b[0]) for a, b in itertools.combinations(one + other, 2))
+
+
+def test_every_batch_holds_the_stated_counts():
+    Recorder.seen.clear()
+    counts = []
+
+    def objective(loss_u, loss_s):
+        counts.append((len(loss_u), len(loss_s)))
+        return pu(loss_u, loss_s)
+
+    list(fit(NoisePredictor(Recorder(), cosine_schedule(), "eps"), UNLABELED, objective, short(5), SENSITIVE))
+    assert counts == [(6, 3)] * 5 and [len(t) for _, t in Recorder.seen] == [9] * 5
+
+
+def test_the_result_does_not_depend_on_the_global_random_state():
+    torch.manual_seed(1)
+    *_, one = fit(new_model((8, 8)), UNLABELED, pu, short(3), SENSITIVE)
+    torch.manual_seed(2)
+    *_, other = fit(new_model((8, 8)), UNLABELED, pu, short(3), SENSITIVE)
+    assert_same(weights(one.model), weights(other.model))
+
+
+def test_the_given_model_is_not_changed():
+    model = new_model((8, 8))
+    before, flags = copy.deepcopy(weights(model)), [p.requires_grad for p in model.parameters()]
+    *_, last = fit(model, UNLABELED, unsupervised_risk, short(3))
+    assert_same(weights(model), before)
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert any(not torch.equal(value, before[name]) for name, value in weights(last.model).items())
+
+
+def test_the_average_of_one_run_can_be_tuned_by_the_next():
+    *_, base = fit(new_model((8, 8)), UNLABELED, unsupervised_risk, short(2))
+    before = weights(base.model)
+    *_, tuned = fit(base.model, UNLABELED, pu, short(2), SENSITIVE)
+    assert any(not torch.equal(value, before[name]) for name, value in weights(tuned.model).items())
+
+
+def test_prior_zero_trains_as_if_there_were_no_sensitive_images():
+    *_, plain = fit(new_model((8, 8)), UNLABELED, unsupervised_risk, short(4))
+    *_, zero = fit(new_model((8, 8)), UNLABELED, lambda u, s: pu_risk(u, s, 0.0), short(4), SENSITIVE)
+    for a, b in zip(plain.model.parameters(), zero.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    assert zero.risk == pytest.approx(plain.risk, rel=1e-5) and zero.loss_s > 0
+
+
+def test_training_lowers_the_loss():
+    *_, last = fit(new_model((8, 8)), UNLABELED, unsupervised_risk, short(60, warmup=10, lr=3e-3, ema=0.9))
+    first = next(fit(new_model((8, 8)), UNLABELED, unsupervised_risk, short()))
+    assert last.loss_u < 0.7 * first.loss_u
+
+
+def test_bf16_runs_stay_finite_and_keep_float32_weights():
+    records = list(fit(new_model((8, 8)), UNLABELED, pu, short(3, precision="bf16"), SENSITIVE))
+    assert all(torch.isfinite(torch.tensor([r.risk, r.loss_u, r.loss_s])).all() for r in records)
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in records[-1].model.parameters())
+    *_, exact = fit(new_model((8, 8)), UNLABELED, pu, short(3), SENSITIVE)  # and precision goes back to full
+    assert exact.risk != records[-1].risk and exact.risk == pytest.approx(records[-1].risk, rel=0.05)
+
+
+def test_the_average_follows_the_weights_with_the_stated_decay(tmp_path):
+    """One step from w0 to w1: average = w0 + (1 - decay) (w1 - w0), with the decay 1/10 of a first step."""
+    path, model = tmp_path / "run.checkpoint", new_model((8, 8))
+    *_, last = fit(model, UNLABELED, unsupervised_risk, short(1, warmup=0), checkpoint=path)
+    final = tensors_of(path)
+    for name, start in model.state_dict().items():
+        torch.testing.assert_close(final[f"ema.{name}"], start + 0.9 * (final[f"model.{name}"] - start))
+        assert torch.equal(final[f"ema.{name}"], last.model.state_dict()[name])
+
+
+# ----------------------------------------------------------------------------------- batches and the rate
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.integers(0, 1000))
+def test_every_epoch_shows_each_image_once(size, n, steps, seed):
+    rows = torch.cat([training.batch_rows(size, n, step, seed) for step in range(steps)])
+    assert len(rows) == n * steps
+    for epoch in rows.split(size):
+        assert len(set(epoch.tolist())) == len(epoch)
+        assert epoch.min() >= 0 and epoch.max() < size
+
+
+@given(st.integers(1, 200), st.integers(0, 300), st.floats(1e-6, 1))
+def test_learning_rate_warms_up_to_its_peak_and_falls_to_zero(steps, warmup, lr):
+    settings = Settings(steps, lr=lr, warmup=warmup)
+    rates = [learning_rate(step, settings) for step in range(steps)]
+    assert all(0 < rate <= lr * (1 + 1e-9) for rate in rates)
+    peak = min(max(warmup - 1, 0), steps - 1)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+    if warmup <= steps:
+        assert rates[peak] == pytest.approx(lr)
+        assert learning_rate(steps, settings) == pytest.approx(0 if warmup < steps else lr, abs=1e-7 * lr)
+
+
+def test_a_fresh_model_depends_on_its_seed_only():
+    torch.manual_seed(5)
+    one, state = new_model((8, 8), seed=3), torch.random.get_rng_state()
+    assert_same(weights(one), weights(new_model((8, 8), seed=3)))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not torch.equal(next(one.parameters()), next(new_model((8, 8), seed=4).parameters()))
+
+
+def test_saved_weights_come_back_with_their_facts(tmp_path):
+    model, path = new_model((8, 16)), tmp_path / "weights.safetensors"
+    training.save_weights(path, model, model={"widths": [8, 16]}, note="é")
+    tensors, facts = training.read_tensors(path.read_bytes(), path)
+    other = new_model((8, 16), seed=1)
+    training.fill_weights(other, tensors, path)
+    assert_same(weights(other), weights(model))
+    assert facts == {"model": {"widths": [8, 16]}, "note": "é"}
+
+
+@pytest.mark.parametrize("normal", ["even", "odd"])
+def test_shipped_base_predicts_better_than_a_guess(normal):
+    """The loss of always guessing zero is the number of pixels; a trained model is far below it."""
+    from pulib.data import load_pu
+    from pulib.diffusion import denoising_loss, stratified_timesteps
+
+    model, x0, generator = training.load_base(normal), load_pu(normal).heldout_normal[:16], torch.Generator().manual_seed(0)
+    noise, t = torch.randn(x0.shape, generator=generator), stratified_timesteps(16, 1000, generator)
+    with torch.no_grad():
+        assert denoising_loss(model, x0, t, noise, model.schedule).mean() < 0.15 * 784
