@@ -1,8 +1,9 @@
 """Shared by the tests: one thread and fixed examples, so that runs are quick and repeatable on a busy machine."""
 
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 torch.set_num_threads(1)
-settings.register_profile("pulib", deadline=None, max_examples=50, derandomize=True, database=None)
+phases = (Phase.explicit, Phase.generate, Phase.shrink)  # explaining a failure can take minutes
+settings.register_profile("pulib", deadline=None, max_examples=50, derandomize=True, database=None, phases=phases)
 settings.load_profile("pulib")

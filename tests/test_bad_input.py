@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pulib import data, diffusion, evaluation, plots, risk, toy, training, widgets
+from pulib import data, diffusion, evaluation, plots, risk, rivals, toy, training, widgets
 from pulib.data import DataError
 from pulib.training import CheckpointError, Settings, fit, new_model
 from pulib.unet import UNet
@@ -264,6 +264,9 @@ CASES = [
         ValueError,
         ["samples must hold at least 2 images", "got 1"],
     ),
+    ("missing results", lambda b: evaluation.load_results("none"), DataError, ["none.json is missing", "git checkout"]),
+    ("unknown arm", lambda b: rivals.arm("magic", data.load_pu()), ValueError, ["arm must be one of unsupervised", "got 'magic'"]),
+    ("prior of an arm", lambda b: rivals.arm("pu", data.load_pu(), prior=1.5).objective(ONE, ONE), ValueError, [SPLIT, "got 1.5"]),
     # exact worlds
     ("assumed above the true prior", lambda b: WORLD.target(0.3), ValueError, ["assumed must be in [0, 0.2]", "got 0.3"]),
     ("nan assumed prior", lambda b: WORLD.model(diffusion.linear_schedule(), NAN), ValueError, ["assumed must be a number in [0, 1)", "nan"]),

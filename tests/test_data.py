@@ -86,6 +86,15 @@ def test_sensitive_and_heldout_normal_are_the_same_for_every_prior(normal, prior
     assert torch.equal(one.heldout_normal, other.heldout_normal)
 
 
+def test_order_of_the_unlabeled_images_gives_nothing_away():
+    """Sensitive images stand anywhere in U: their mean place is that of a random draw."""
+    secret = data.load_pu().unlabeled_is_sensitive
+    places, n = torch.nonzero(secret).flatten().double(), len(secret)
+    standard_error = n / (12 * len(places)) ** 0.5
+    assert (places.mean() - n / 2).abs() < 4 * standard_error
+    assert places.min() < 0.1 * n and places.max() > 0.9 * n
+
+
 def test_default_split_is_ten_to_one():
     split = data.load_pu()
     assert (len(split.unlabeled), len(split.sensitive), split.prior) == (1375, 125, pytest.approx(1 / 11))

@@ -43,8 +43,8 @@ class Oracle(nn.Module):
         sums = nn.functional.adaptive_avg_pool2d(images, (6, 9)).flatten(1)
         return torch.cat([nn.functional.one_hot(digits, 10).float(), sums], 1)
 
-    def head(self, features):
-        return 10 * features[:, :10]
+    def forward(self, images):
+        return (10 * self.features(images)[:, :10]).log_softmax(1)
 
 
 # ------------------------------------------------------------------------------------------- intervals

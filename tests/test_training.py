@@ -154,11 +154,11 @@ class Recorder(nn.Module):
         return self.weight * xt
 
 
-def batches(objective, sensitive, **changes) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches(objective, sensitive, unlabeled=UNLABELED, **changes) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """x_t and t of the unlabeled part of every batch of a short run."""
     Recorder.seen.clear()
     settings = short(5, **changes)
-    list(fit(NoisePredictor(Recorder(), cosine_schedule(), "eps"), UNLABELED, objective, settings, sensitive))
+    list(fit(NoisePredictor(Recorder(), cosine_schedule(), "eps"), unlabeled, objective, settings, sensitive))
     return [(xt[: settings.batch_unlabeled], t[: settings.batch_unlabeled]) for xt, t in Recorder.seen]
 
 
@@ -170,9 +170,22 @@ def test_runs_that_differ_in_the_objective_see_the_same_unlabeled_batches(strati
             assert torch.equal(xt, xt_other) and torch.equal(t, t_other)
 
 
-def test_steps_and_seeds_see_different_batches():
-    one, other = batches(unsupervised_risk, None), batches(unsupervised_risk, None, seed=1)
-    assert all(not torch.equal(a[0], b[0]) for a, b in itertools.combinations(one + other, 2))
+def test_steps_and_seeds_see_different_noise_and_levels():
+    nothing = torch.zeros_like(UNLABELED)  # so that x_t is noise alone
+    one, other = batches(unsupervised_risk, None, nothing), batches(unsupervised_risk, None, nothing, seed=1)
+    for (xt, t), (xt_other, t_other) in itertools.combinations(one + other, 2):
+        assert not torch.equal(t, t_other)
+        assert torch.corrcoef(torch.stack([xt.flatten(), xt_other.flatten()]))[0, 1].abs() < 0.3
+
+
+def test_sensitive_images_get_noise_of_their_own():
+    Recorder.seen.clear()
+    nothing = torch.zeros(20, 1, 8, 8)
+    list(fit(NoisePredictor(Recorder(), cosine_schedule(), "eps"), nothing, pu, short(3, batch_sensitive=6), nothing))
+    for xt, t in Recorder.seen:
+        assert not torch.equal(t[:6], t[6:])
+        correlation = torch.corrcoef(torch.stack([xt[:6].flatten(), xt[6:].flatten()]))[0, 1]
+        assert correlation.abs() < 0.3  # 384 pixels: six standard errors
 
 
 def test_every_batch_holds_the_stated_counts():
