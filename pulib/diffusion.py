@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .data import check_count
+from .data import check_count, check_positive
 
 Prediction = Literal["eps", "v"]
 NoiseModel = Callable[[Tensor, Tensor], Tensor]  # (xt [B, ...], t int64 [B]) -> eps_hat [B, ...]
@@ -127,15 +127,42 @@ def loss_profile(model: NoiseModel, x0: Tensor, t: Tensor, schedule: Schedule, s
     return torch.stack(rows)
 
 
-def stratified_timesteps(n: int, T: int, generator: torch.Generator | None = None) -> Tensor:
-    """int64 [n]: one uniform draw of t from each of n equal strata of 0 … T-1, in random order.
+def draw_timesteps(density: Tensor, n: int, generator: torch.Generator | None = None, stratified: bool = True) -> Tensor:
+    """`n` noise levels, int64 [n], from a density over 0 … T-1 given as weights >= 0, [T].
 
-    Each t alone is still uniform, but a batch covers all noise levels, so the batch mean of the loss varies
-    less (low-discrepancy sampling, Kingma et al. 2021, arXiv 2107.00630, appendix I.1).
+    Stratified: one draw from each of n parts of equal probability, in random order. Each level alone still has the
+    stated density, but a batch covers all noise levels, so the batch mean of the loss varies less (low-discrepancy
+    sampling, Kingma et al. 2021, arXiv 2107.00630, appendix I.1).
+
+    Raises:
+        ValueError: the density is not a vector of finite weights >= 0 with a positive sum.
     """
-    u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
-    t = (u * T).long().clamp(max=T - 1)
-    return t[torch.randperm(n, generator=generator)]
+    if density.ndim != 1 or not torch.isfinite(density).all() or (density < 0).any() or not density.sum() > 0:
+        raise ValueError("density must be a vector of finite weights >= 0 with a positive sum; ones give uniform levels")
+    u = torch.rand(check_count(n, "n"), generator=generator, dtype=torch.float64)
+    if stratified:
+        u = ((torch.arange(n) + u) / n)[torch.randperm(n, generator=generator)]
+    edges = density.double().cumsum(0)
+    last = int(torch.nonzero(density)[-1])
+    return torch.searchsorted(edges, u * edges[-1], right=True).clamp(max=last)
+
+
+def stratified_timesteps(n: int, T: int, generator: torch.Generator | None = None) -> Tensor:
+    """int64 [n]: one uniform draw of t from each of n equal strata of 0 … T-1, in random order (see `draw_timesteps`)."""
+    return draw_timesteps(torch.ones(T), n, generator)
+
+
+def min_snr_density(schedule: Schedule, gamma: float = 5.0) -> Tensor:
+    """min(1, gamma / SNR_t) with SNR_t = alpha_bar_t / (1 - alpha_bar_t), [T]: for `draw_timesteps`.
+
+    The loss on noise is largest at the cleanest levels, where only fine detail is learned. This density visits
+    them less, which trains the shapes sooner (min-SNR weighting, Hang et al. 2023, arXiv 2303.09556, as a density).
+
+    Raises:
+        ValueError: gamma is not a finite number > 0.
+    """
+    snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    return (check_positive(gamma, "gamma") / snr).clamp(max=1)
 
 
 # -------------------------------------------------------------------------------------------- samplers
@@ -238,17 +265,20 @@ def sample(
     shape: tuple[int, ...] = (1, 28, 28),
     batch: int = 250,
     clip: bool = True,
+    eta: float = 0.0,
 ) -> Tensor:
-    """`n` samples [n, *shape] by DDIM, computed on the model's device and returned on the CPU.
+    """`n` samples [n, *shape] by DDIM (eta = 0) or DDPM (eta = 1), computed on the model's device, returned on the CPU.
 
-    The start noise is drawn on the CPU from `seed`: it is common to all models sampled with that seed.
-    Image i depends on (seed, i), not on `batch`, up to rounding.
+    All noise is drawn on the CPU from `seed`: it is common to all models sampled with that seed. Image i depends on
+    (seed, i), not on `n`, and with eta = 0 not on `batch` either, up to rounding.
     """
     device = next(model.parameters()).device if isinstance(model, nn.Module) else "cpu"
     generator = torch.Generator().manual_seed(seed)
+    fresh = torch.Generator().manual_seed(seed + 1_000_003)
     out = []
     for rows in range(0, check_count(n, "n"), check_count(batch, "batch")):
-        noise = torch.randn(min(batch, n - rows), *shape, generator=generator).to(device)
-        *_, last = ddim_sampler(model, noise, schedule, steps, clip=clip)
+        size = min(batch, n - rows)
+        noise = torch.randn(size, *shape, generator=generator).to(device)
+        *_, last = ddim_sampler(model, noise, schedule, steps, eta, clip, fresh)
         out.append(last.xt.cpu())
     return torch.cat(out)

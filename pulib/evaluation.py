@@ -7,6 +7,7 @@ gamed (noise, or one repeated digit, may score 1.0), so a `Report` always carrie
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -208,9 +209,25 @@ class Report:
         return {"split": split, "arm": arm, **{k: round(v, 5) for k, v in asdict(self).items()}, "seeds": seeds}
 
 
-def frechet_floor(judge: Judge, split: PUSplit) -> float:
-    """Fréchet distance of real normal training images from the held-out normal ones: the best to hope for."""
-    return frechet_distance(read(judge, split.oracle_normal).features, read(judge, split.heldout_normal).features)
+@dataclass(frozen=True)
+class Ruler:
+    """What a judge must know of a split before it measures samples.
+
+    `errors` as `judge_errors` gives them; `reference`, features of the held-out normal images, [m, 64]; `floor`,
+    the Fréchet distance of real normal training images from these: the best to hope for.
+    """
+
+    errors: tuple[float, float]
+    reference: Tensor
+    floor: float
+
+
+@lru_cache(maxsize=8)
+def ruler(judge: Judge, split: PUSplit) -> Ruler:
+    """The `Ruler` of a judge and a split; it reads some thousand images, so it is made once for each pair."""
+    reference = read(judge, split.heldout_normal).features
+    floor = frechet_distance(read(judge, split.oracle_normal).features, reference)
+    return Ruler(judge_errors(judge, split.normal), reference, floor)
 
 
 def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
@@ -222,17 +239,17 @@ def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
     if len(samples) < 2:
         raise ValueError(f"samples must hold at least 2 images; got {len(samples)}")
     seen = read(judge, samples)
-    errors = judge_errors(judge, split.normal)
+    measure = ruler(judge, split)
     normal = is_normal(seen.digits, split.normal)
     n, k = len(samples), int(normal.sum())
     low, high = wilson_interval(k, n)
     return Report(
-        nsr=corrected_nsr(k / n, *errors),
-        nsr_low=corrected_nsr(low, *errors),
-        nsr_high=corrected_nsr(high, *errors),
+        nsr=corrected_nsr(k / n, *measure.errors),
+        nsr_low=corrected_nsr(low, *measure.errors),
+        nsr_high=corrected_nsr(high, *measure.errors),
         nsr_raw=k / n,
-        frechet=frechet_distance(seen.features, read(judge, split.heldout_normal).features),
-        frechet_floor=frechet_floor(judge, split),
+        frechet=frechet_distance(seen.features, measure.reference),
+        frechet_floor=measure.floor,
         class_tv=class_balance(seen.digits, split.normal),
         confident=(seen.confidence > CONFIDENT).double().mean().item(),
         n=n,

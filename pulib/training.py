@@ -21,8 +21,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from .data import DATA, DataError, check_count, check_normal, check_positive, read_verified, write_atomic
-from .diffusion import NoisePredictor, cosine_schedule, denoising_loss, linear_schedule, stratified_timesteps
+from .data import DATA, DataError, check_count, check_normal, check_positive, distort, read_verified, write_atomic
+from .diffusion import NoisePredictor, cosine_schedule, denoising_loss, draw_timesteps, linear_schedule, min_snr_density
 from .unet import UNet
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (loss_u [n_u], loss_s [n_s]) -> risk []
@@ -42,6 +42,8 @@ class Settings:
         clip_norm: cap of the gradient's norm, a guard against spikes (the loss is a sum over pixels, so norms are
             in the hundreds).
         stratified: stratified timesteps instead of independent ones.
+        min_snr: gamma of `min_snr_density` for the noise levels; None draws them uniformly, as the paper does.
+        distort: strength of `distort` for every batch of U and S; 0 leaves the images as they are.
         seed: of batches, timesteps and noise.
         precision: "no", "bf16" or "fp16", or "auto" (bf16 on CUDA, otherwise "no").
         checkpoint_every: steps between checkpoints when a path is given.
@@ -55,6 +57,8 @@ class Settings:
     ema: float = 0.999
     clip_norm: float = 500.0
     stratified: bool = True
+    min_snr: float | None = None
+    distort: float = 0.0
     seed: int = 0
     precision: str = "auto"
     checkpoint_every: int = 500
@@ -66,6 +70,10 @@ class Settings:
             check_count(getattr(self, name), name, low=0)
         for name in ("lr", "clip_norm"):
             check_positive(getattr(self, name), name)
+        if self.min_snr is not None:
+            check_positive(self.min_snr, "min_snr")
+        if isinstance(self.distort, (str, bool)) or not 0 <= self.distort <= 2:
+            raise ValueError(f"distort must be in [0, 2]; got {self.distort!r}")
         if isinstance(self.ema, str) or not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1); got {self.ema!r}")
         if self.precision not in ("auto", "no", "bf16", "fp16"):
@@ -151,24 +159,23 @@ def fit(
 
 def _losses(model, schedule, unlabeled, sensitive, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
     """Per-image losses of this step's batch of U and of S, from one call of the network."""
-    parts = [_draw(unlabeled, settings.batch_unlabeled, settings, step, stream=0, T=len(schedule))]
+    density = torch.ones(len(schedule)) if settings.min_snr is None else min_snr_density(schedule, settings.min_snr)
+    parts = [_draw(unlabeled, settings.batch_unlabeled, settings, step, 0, density)]
     if sensitive is not None:
-        parts.append(_draw(sensitive, settings.batch_sensitive, settings, step, stream=1, T=len(schedule)))
+        parts.append(_draw(sensitive, settings.batch_sensitive, settings, step, 1, density))
     x0, t, noise = (torch.cat(tensors) for tensors in zip(*parts))
     losses = denoising_loss(model, x0, t, noise, schedule)
     return losses[: settings.batch_unlabeled], losses[settings.batch_unlabeled :]
 
 
-def _draw(images: Tensor, n: int, settings: Settings, step: int, stream: int, T: int) -> tuple[Tensor, Tensor, Tensor]:
+def _draw(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`n` images, timesteps and noises of step `step`; U is stream 0, S is stream 1, so neither disturbs the other."""
     generator = torch.Generator().manual_seed((settings.seed * 2 + stream) * 1_000_003 + step)
     rows = batch_rows(len(images), n, step, seed=settings.seed * 2 + stream).to(images.device)
-    if settings.stratified:
-        t = stratified_timesteps(n, T, generator)
-    else:
-        t = torch.randint(0, T, (n,), generator=generator)
+    t = draw_timesteps(density, n, generator, settings.stratified)
     noise = torch.randn(n, *images.shape[1:], generator=generator)
-    return images[rows], t.to(images.device), noise.to(images.device)
+    x0 = distort(images[rows], generator, settings.distort) if settings.distort else images[rows]
+    return x0, t.to(images.device), noise.to(images.device)
 
 
 def batch_rows(size: int, n: int, step: int, seed: int) -> Tensor:

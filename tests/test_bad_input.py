@@ -267,6 +267,10 @@ CASES = [
     ("missing results", lambda b: evaluation.load_results("none"), DataError, ["none.json is missing", "git checkout"]),
     ("unknown arm", lambda b: rivals.arm("magic", data.load_pu()), ValueError, ["arm must be one of unsupervised", "got 'magic'"]),
     ("prior of an arm", lambda b: rivals.arm("pu", data.load_pu(), prior=1.5).objective(ONE, ONE), ValueError, [SPLIT, "got 1.5"]),
+    ("no density", lambda b: diffusion.draw_timesteps(torch.zeros(5), 3), ValueError, ["density must be a vector", "positive sum"]),
+    ("gamma of zero", lambda b: diffusion.min_snr_density(diffusion.linear_schedule(), 0.0), ValueError, ["gamma must be", "got 0.0"]),
+    ("negative gamma in settings", lambda b: Settings(1, min_snr=-5), ValueError, ["min_snr must be", "got -5"]),
+    ("wild distortion", lambda b: Settings(1, distort=7), ValueError, ["distort must be in [0, 2]", "got 7"]),
     # exact worlds
     ("assumed above the true prior", lambda b: WORLD.target(0.3), ValueError, ["assumed must be in [0, 0.2]", "got 0.3"]),
     ("nan assumed prior", lambda b: WORLD.model(diffusion.linear_schedule(), NAN), ValueError, ["assumed must be a number in [0, 1)", "nan"]),

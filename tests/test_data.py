@@ -141,3 +141,23 @@ def test_recorded_file_reads_back_verified(tmp_path, monkeypatch):
     data.record_sha256("a.bin", source="here")
     assert data.read_verified("a.bin") == b"content"
     assert data.manifest()["a.bin"].keys() == {"licence", "source", "sha256"}
+
+
+# ------------------------------------------------------------------------------------------- distortions
+
+
+def test_distortions_keep_shape_range_and_most_of_the_ink():
+    images = data.load_pu().unlabeled[:100]
+    bent = data.distort(images, torch.Generator().manual_seed(0))
+    assert bent.shape == images.shape and bent.min() >= -1.001 and bent.max() <= 1.001
+    ink = (bent + 1).sum((1, 2, 3)) / (images + 1).sum((1, 2, 3))
+    assert ink.min() > 0.7 and ink.max() < 1.4
+    assert (bent - images).abs().mean((1, 2, 3)).min() > 0.01
+
+
+def test_strength_of_a_distortion():
+    images = data.load_pu().unlabeled[:50]
+    change = [
+        (data.distort(images, torch.Generator().manual_seed(0), strength) - images).abs().mean().item() for strength in (0.0, 0.2, 0.5, 1.0)
+    ]
+    assert change[0] < 1e-5 and change == sorted(change) and change[1] > 10 * change[0]

@@ -170,6 +170,39 @@ def test_each_place_of_a_stratified_batch_is_uniform(place):
     assert chi2 < 27.9  # 99.9 % point with 9 degrees of freedom
 
 
+@pytest.mark.parametrize("stratified", [True, False])
+def test_levels_are_drawn_with_the_stated_density(stratified):
+    density, draws = torch.tensor([0.0, 3.0, 1.0, 0.0, 4.0, 0.0]), 4000
+    generator = seeded(0)
+    seen = torch.cat([diffusion.draw_timesteps(density, 4, generator, stratified) for _ in range(draws // 4)])
+    counts, expected = torch.bincount(seen, minlength=6).double(), density.double() / 8 * draws
+    assert (counts[density == 0] == 0).all()
+    chi2 = ((counts - expected)[density > 0] ** 2 / expected[density > 0]).sum().item()
+    assert chi2 < 13.8  # 99.9 % point with 2 degrees of freedom; a stratified draw varies less
+
+
+def test_stratified_levels_of_a_density_fill_each_part_of_equal_probability():
+    density = torch.tensor([2.0, 1.0, 1.0])  # two of four parts are level 0
+    for seed in range(50):
+        assert sorted(diffusion.draw_timesteps(density, 4, seeded(seed)).tolist()) == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("gamma", [0.5, 5.0])
+def test_min_snr_density_weighs_images_by_the_smaller_of_snr_and_gamma(gamma):
+    """An error of x_0 weighs SNR in the loss on noise, so density times SNR must be min(SNR, gamma)."""
+    schedule = cosine_schedule()
+    snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    torch.testing.assert_close(diffusion.min_snr_density(schedule, gamma) * snr, snr.clamp(max=gamma))
+
+
+def test_ddpm_samples_share_their_noise_too():
+    model, schedule = NoisePredictor(TinyNet(), cosine_schedule(50), "eps"), cosine_schedule(50)
+    draw = lambda n, eta, seed=0: diffusion.sample(model, n, schedule, 5, seed, (1, 8, 8), batch=4, eta=eta)  # noqa: E731
+    assert torch.equal(draw(4, 1.0), draw(4, 1.0)) and not torch.equal(draw(4, 1.0), draw(4, 0.0))
+    assert not torch.equal(draw(4, 1.0), draw(4, 1.0, seed=1))
+    torch.testing.assert_close(draw(4, 1.0), draw(8, 1.0)[:4])
+
+
 @given(st.integers(1, 1000), st.data())
 def test_sampler_levels_descend_from_the_noisiest(T, data):
     steps = data.draw(st.integers(1, T))

@@ -6,32 +6,14 @@ Every batch is distorted at random (rotation, scale, shear, shift, elastic), bec
 """
 
 import argparse
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pulib.data import DATA, judge_part, learner_part, record_sha256
+from pulib.data import DATA, distort, judge_part, learner_part, record_sha256
 from pulib.evaluation import Judge, judge_errors, read
 from pulib.training import save_weights
-
-
-def distort(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A random affine and elastic distortion of each image [n, 1, 28, 28]."""
-    n = len(images)
-
-    def within(limit: float, *shape: int) -> Tensor:
-        return (torch.rand(n, *shape, generator=generator) * 2 - 1) * limit
-
-    angle, size, stretch, shear = within(math.radians(12)), 1 + within(0.12), 1 + within(0.1), within(0.2)
-    cos, sin, shift = torch.cos(angle) * size, torch.sin(angle) * size, within(2.5 / 14, 2)
-    top = torch.stack([cos * stretch, shear - sin, shift[:, 0]], 1)
-    bottom = torch.stack([sin, cos / stretch, shift[:, 1]], 1)
-    grid = F.affine_grid(torch.stack([top, bottom], 1), images.shape, align_corners=False)
-    bumps = torch.randn(n, 2, 7, 7, generator=generator) * 0.07
-    bumps = F.interpolate(bumps, size=(28, 28), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
-    return F.grid_sample(images + 1, grid + bumps, align_corners=False) - 1
 
 
 def train(member: nn.Module, images: Tensor, digits: Tensor, steps: int, seed: int) -> None:
