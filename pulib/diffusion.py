@@ -106,7 +106,7 @@ class NoisePredictor(nn.Module):
 def denoising_loss(model: NoiseModel, x0: Tensor, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
     """l of each image for one draw of (t, noise): || noise - eps_hat(x_t, t) ||^2, summed over pixels, [B].
 
-    Its mean over t and noise is the negative-ELBO surrogate (Ho et al. 2020, equation 14 without 1/pixels;
+    Its mean over t and noise is the negative-ELBO surrogate (Ho et al. 2020, equation 14, a sum over pixels;
     PU diffusion, arXiv 2503.03789, equation 7).
     """
     eps_hat = model(add_noise(x0, t, noise, schedule), t)

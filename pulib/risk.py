@@ -75,7 +75,7 @@ def _check_losses(**losses: Tensor) -> None:
 def correct(value: Tensor, correction: Correction) -> Tensor:
     """Make the estimate of a non-negative risk non-negative.
 
-    "none" leaves it (Plessis et al. 2015), "clip" takes max(value, 0) (nnPU, Kiryo et al. 2017, arXiv
+    "none" leaves it (du Plessis et al. 2015), "clip" takes max(value, 0) (nnPU, Kiryo et al. 2017, arXiv
     1703.00593, equation 6), "abs" takes |value| (PU diffusion, arXiv 2503.03789; Hammoudeh & Lowd 2020).
 
     Raises:
