@@ -15,6 +15,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from pulib.data import manifest
+
 HERE = Path(__file__).resolve().parent
 CELL_TIMEOUT = 600
 
@@ -33,8 +35,9 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def source_hash(notebook: nbformat.NotebookNode) -> str:
-    """SHA-256 of all code: tells whether outputs were made from the code that stands above them."""
-    code = "\x00".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    """SHA-256 of all code and of the shipped files: tells whether outputs were made from what stands here."""
+    files = [f"{name} {entry['sha256']}" for name, entry in sorted(manifest().items())]
+    code = "\x00".join([*(cell.source for cell in notebook.cells if cell.cell_type == "code"), *files])
     return hashlib.sha256(code.encode()).hexdigest()
 
 

@@ -39,7 +39,10 @@ def execute(source: Path, target: Path, parameters: dict) -> dict:
     start = time.time()
     job = json.dumps([str(source), str(target), parameters, str(HERE), CELL_TIMEOUT])
     run = subprocess.run([sys.executable, "-c", _WORKER, job], capture_output=True, text=True)
-    report = json.loads(run.stdout.splitlines()[-1]) if run.returncode == 0 else {"error": run.stderr[-2000:], "peak_mb": None}
+    if run.returncode == 0:
+        report = json.loads(run.stdout.splitlines()[-1])
+    else:  # a worker that was killed says nothing
+        report = {"error": run.stderr[-2000:] or f"the worker ended with exit status {run.returncode}", "peak_mb": None}
     problems = [report["error"]] if report["error"] else errors(nbformat.read(target, as_version=4))
     return {
         "notebook": source.stem,

@@ -51,7 +51,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def manifest() -> dict[str, dict]:
-    """What data/manifest.json says of each shipped file: SHA-256, source, licence, command, metrics."""
+    """What data/manifest.json says of each shipped file: SHA-256, command that rebuilds it, source, licence, metrics."""
     path = DATA / "manifest.json"
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -61,8 +61,22 @@ def manifest() -> dict[str, dict]:
 
 def record_sha256(name: str, **facts: object) -> None:
     """Write the SHA-256 of data/`name`, and any facts about it, into the manifest."""
+    _record(name, {**facts, "sha256": sha256(DATA / name)})
+
+
+def record_facts(name: str, **facts: object) -> None:
+    """Write facts about data/`name`, which must be intact, into the manifest.
+
+    Raises:
+        DataError: see `read_verified`.
+    """
+    read_verified(name)
+    _record(name, facts)
+
+
+def _record(name: str, facts: dict) -> None:
     entries = manifest()
-    entries[name] = {**entries.get(name, {}), **facts, "sha256": sha256(DATA / name)}
+    entries[name] = {**entries.get(name, {}), **facts}
     text = json.dumps(dict(sorted(entries.items())), indent=2, ensure_ascii=False) + "\n"
     write_atomic(DATA / "manifest.json", text.encode())
 
@@ -105,12 +119,12 @@ def load_digits() -> tuple[Tensor, Tensor]:
 
 
 def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """A random affine and elastic distortion of each image, [n, 1, 28, 28] in [-1, 1] -> the same shape and range.
+    """A random affine and elastic distortion of each image, [n, 1, h, w] in [-1, 1] -> the same shape and range.
 
     Strength 1 turns by up to 12 degrees, scales by 12 %, shears by 0.2, shifts by 2.5 pixels and bends by about 1;
     the others are in proportion. It keeps the mixture p_U = prior p_S + (1 - prior) p_N a mixture, with the same prior.
     """
-    n, device = len(images), images.device
+    n = len(images)
 
     def within(limit: float, *shape: int) -> Tensor:
         return (torch.rand(n, *shape, generator=generator) * 2 - 1) * limit * strength
@@ -121,9 +135,9 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
     bottom = torch.stack([sin, cos / stretch, shift[:, 1]], 1)
     grid = F.affine_grid(torch.stack([top, bottom], 1), list(images.shape), align_corners=False)
     bumps = torch.randn(n, 2, 7, 7, generator=generator) * 0.07 * strength
-    bumps = F.interpolate(bumps, size=(28, 28), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
-    bent = F.grid_sample(images + 1, (grid + bumps).to(device), mode="bicubic", align_corners=False)
-    return bent.clamp(0, 2) - 1
+    bumps = F.interpolate(bumps, size=images.shape[-2:], mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+    bent = F.grid_sample(images.cpu() + 1, grid + bumps, mode="bicubic", align_corners=False)  # not every device has bicubic
+    return (bent.clamp(0, 2) - 1).to(images.device)
 
 
 # ---------------------------------------------------------------------------------------------- split

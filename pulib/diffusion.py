@@ -203,7 +203,7 @@ def ddim_sampler(
     steps: int = 50,
     eta: float = 0.0,
     clip: bool = True,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Iterator[Sample]:
     """Yield the states of DDIM sampling (Song et al. 2021, arXiv 2010.02502, equations 12 and 16).
 
@@ -215,6 +215,7 @@ def ddim_sampler(
         steps: network calls.
         eta: 0 is deterministic, 1 has the variance of DDPM.
         clip: keep the estimate of x_0 in [-1, 1] (images); switch off for unbounded data.
+        generator: of the fresh noise when eta > 0; a list holds one per image.
 
     Raises:
         ValueError: steps is not in 1 … T, or eta is not in [0, 1].
@@ -242,7 +243,7 @@ def ddpm_sampler(
     schedule: Schedule,
     steps: int | None = None,
     clip: bool = True,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Iterator[Sample]:
     """Yield the states of ancestral sampling (Ho et al. 2020, algorithm 2, with the posterior variance).
 
@@ -251,8 +252,10 @@ def ddpm_sampler(
     return ddim_sampler(model, noise, schedule, len(schedule) if steps is None else steps, 1.0, clip, generator)
 
 
-def _randn(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Noise drawn on the CPU, so that the same seed gives the same images on every device."""
+def _randn(like: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
+    """Noise drawn on the CPU, so that the same seed gives the same images on every device; a list has a generator per row."""
+    if isinstance(generator, list):
+        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in generator]).to(like.device)
     return torch.randn(like.shape, generator=generator).to(like.device)
 
 
@@ -270,15 +273,14 @@ def sample(
     """`n` samples [n, *shape] by DDIM (eta = 0) or DDPM (eta = 1), computed on the model's device, returned on the CPU.
 
     All noise is drawn on the CPU from `seed`: it is common to all models sampled with that seed. Image i depends on
-    (seed, i), not on `n`, and with eta = 0 not on `batch` either, up to rounding.
+    (seed, i), not on `n` or `batch`, up to rounding.
     """
     device = next(model.parameters()).device if isinstance(model, nn.Module) else "cpu"
-    generator = torch.Generator().manual_seed(seed)
-    fresh = torch.Generator().manual_seed(seed + 1_000_003)
+    seeds = torch.randint(2**62, (check_count(n, "n"),), generator=torch.Generator().manual_seed(seed)).tolist()
     out = []
-    for rows in range(0, check_count(n, "n"), check_count(batch, "batch")):
-        size = min(batch, n - rows)
-        noise = torch.randn(size, *shape, generator=generator).to(device)
-        *_, last = ddim_sampler(model, noise, schedule, steps, eta, clip, fresh)
+    for rows in range(0, n, check_count(batch, "batch")):
+        generators = [torch.Generator().manual_seed(s) for s in seeds[rows : rows + batch]]
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        *_, last = ddim_sampler(model, noise, schedule, steps, eta, clip, generators)
         out.append(last.xt.cpu())
     return torch.cat(out)

@@ -102,7 +102,7 @@ def read(judge: Judge, images: Tensor, batch: int = 500) -> Reading:
 # ------------------------------------------------------------------------------- non-sensitive rate
 
 
-def wilson_interval(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), by default at 95 %.
 
     Raises:
@@ -141,6 +141,20 @@ def corrected_nsr(observed: float, e_normal: float, e_sensitive: float) -> float
     if e_normal + e_sensitive >= 1:
         raise ValueError(f"e_normal + e_sensitive must be below 1; got {e_normal} + {e_sensitive}")
     return min(1.0, max(0.0, (observed - e_sensitive) / (1 - e_normal - e_sensitive)))
+
+
+def nsr_interval(k: int, n: int, errors: tuple[float, float], n_errors: int) -> tuple[float, float]:
+    """95 % interval of the corrected NSR when the judge calls `k` of `n` samples normal.
+
+    Wilson's, for the number of samples that would leave as much doubt as the n samples and the judge's `errors`
+    (e_normal, e_sensitive) together; each error was measured on `n_errors` images. It knows nothing of what differs
+    between training runs.
+    """
+    nsr, p = corrected_nsr(k / n, *errors), (k + 2) / (n + 4)
+    doubt = sum(share**2 * e * (1 - e) for share, e in zip((nsr, 1 - nsr), errors)) / n_errors
+    n_effective = p * (1 - p) / (p * (1 - p) / n + doubt)
+    low, high = wilson_interval(k / n * n_effective, n_effective)
+    return corrected_nsr(low, *errors), corrected_nsr(high, *errors)
 
 
 def ideal_nsr(prior: float, assumed: float) -> float:
@@ -192,7 +206,7 @@ def class_balance(digits: Tensor, normal: Normal) -> float:
 
 @dataclass(frozen=True)
 class Report:
-    """Samples in numbers: NSR corrected for the judge's errors with its 95 % interval, and what NSR hides."""
+    """Samples in numbers: NSR corrected for the judge's errors with its 95 % interval (`nsr_interval`), and what NSR hides."""
 
     nsr: float
     nsr_low: float
@@ -213,11 +227,12 @@ class Report:
 class Ruler:
     """What a judge must know of a split before it measures samples.
 
-    `errors` as `judge_errors` gives them; `reference`, features of the held-out normal images, [m, 64]; `floor`,
+    `errors` as `judge_errors` gives them, each from about `n_errors` images; `reference`, features of the held-out normal images, [m, 64]; `floor`,
     the Fréchet distance of real normal training images from these: the best to hope for.
     """
 
     errors: tuple[float, float]
+    n_errors: int
     reference: Tensor
     floor: float
 
@@ -227,7 +242,7 @@ def ruler(judge: Judge, split: PUSplit) -> Ruler:
     """The `Ruler` of a judge and a split; it reads some thousand images, so it is made once for each pair."""
     reference = read(judge, split.heldout_normal).features
     floor = frechet_distance(read(judge, split.oracle_normal).features, reference)
-    return Ruler(judge_errors(judge, split.normal), reference, floor)
+    return Ruler(judge_errors(judge, split.normal), len(learner_part()[1]) // 2, reference, floor)
 
 
 def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
@@ -242,11 +257,11 @@ def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
     measure = ruler(judge, split)
     normal = is_normal(seen.digits, split.normal)
     n, k = len(samples), int(normal.sum())
-    low, high = wilson_interval(k, n)
+    low, high = nsr_interval(k, n, measure.errors, measure.n_errors)
     return Report(
         nsr=corrected_nsr(k / n, *measure.errors),
-        nsr_low=corrected_nsr(low, *measure.errors),
-        nsr_high=corrected_nsr(high, *measure.errors),
+        nsr_low=low,
+        nsr_high=high,
         nsr_raw=k / n,
         frechet=frechet_distance(seen.features, measure.reference),
         frechet_floor=measure.floor,

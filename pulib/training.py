@@ -1,7 +1,7 @@
 """The one training loop: a generator that yields a record per step, with EMA, checkpoints and exact resume.
 
 Every random choice of step s (which images, which noise levels, which noise) depends on (seed, s) and on nothing
-else. A run that stops anywhere therefore resumes exactly, and runs that differ only in their objective see
+else. A run that stops anywhere therefore resumes exactly (on a CPU bit for bit), and runs that differ only in their objective see
 the same unlabeled images with the same noise.
 """
 
@@ -45,7 +45,7 @@ class Settings:
         min_snr: gamma of `min_snr_density` for the noise levels; None draws them uniformly, as the paper does.
         distort: strength of `distort` for every batch of U and S; 0 leaves the images as they are.
         seed: of batches, timesteps and noise.
-        precision: "no", "bf16" or "fp16", or "auto" (bf16 on CUDA, otherwise "no").
+        precision: "no", "bf16" or "fp16", or "auto" (bf16 where a CUDA device has it, otherwise "no").
         checkpoint_every: steps between checkpoints when a path is given.
     """
 
@@ -64,17 +64,16 @@ class Settings:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every"):
-            check_count(getattr(self, name), name)
-        for name in ("warmup", "seed"):
-            check_count(getattr(self, name), name, low=0)
-        for name in ("lr", "clip_norm"):
-            check_positive(getattr(self, name), name)
+        checked = {name: check_count(getattr(self, name), name) for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every")}
+        checked |= {name: check_count(getattr(self, name), name, low=0) for name in ("warmup", "seed")}
+        checked |= {name: check_positive(getattr(self, name), name) for name in ("lr", "clip_norm")}
         if self.min_snr is not None:
-            check_positive(self.min_snr, "min_snr")
-        if isinstance(self.distort, (str, bool)) or not 0 <= self.distort <= 2:
+            checked["min_snr"] = check_positive(self.min_snr, "min_snr")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # plain numbers, which a checkpoint can hold
+        if not isinstance(self.distort, (int, float)) or not 0 <= self.distort <= 2:
             raise ValueError(f"distort must be in [0, 2]; got {self.distort!r}")
-        if isinstance(self.ema, str) or not 0 <= self.ema < 1:
+        if not isinstance(self.ema, (int, float)) or not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1); got {self.ema!r}")
         if self.precision not in ("auto", "no", "bf16", "fp16"):
             raise ValueError(f"precision must be 'auto', 'no', 'bf16' or 'fp16'; got {self.precision!r}")
@@ -120,21 +119,23 @@ def fit(
     _check_images(unlabeled, sensitive)
     accelerator = _accelerator(settings.precision)
     device = accelerator.device
-    averaged = copy.deepcopy(model).to(device)
+    averaged = copy.deepcopy(model).to(device).eval()
     averaged.requires_grad_(False)
     trained = copy.deepcopy(model).to(device)
     if not any(p.requires_grad for p in trained.parameters()):
         trained.requires_grad_(True)  # the average that an earlier run yielded is frozen
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.lr)
     start = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, accelerator.scaler)
+    if checkpoint is not None:
+        task = _task(model, unlabeled, sensitive, objective)
+        if Path(checkpoint).exists():
+            start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler)
     if start == settings.steps:  # nothing left to do: hand over the finished model
         yield StepRecord(start, *[float("nan")] * 3, averaged)
     trained, optimizer = accelerator.prepare(trained, optimizer)
     trained.train()
-    unlabeled = unlabeled.to(device)
-    sensitive = None if sensitive is None else sensitive.to(device)
+    unlabeled = unlabeled.to(device, torch.float32)
+    sensitive = None if sensitive is None else sensitive.to(device, torch.float32)
 
     for step in range(start, settings.steps):
         for group in optimizer.param_groups:
@@ -152,7 +153,7 @@ def fit(
         _average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
         done = step + 1
         if checkpoint is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
-            save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, done, accelerator.scaler)
+            save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler)
         mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
         yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
 
@@ -224,7 +225,8 @@ def _check_images(unlabeled: Tensor, sensitive: Tensor | None) -> None:
 def _accelerator(precision: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=False)  # one process may train in several precisions
     if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() else "no"
+        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if native else "no"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Accelerator(mixed_precision=precision)
@@ -237,17 +239,17 @@ class CheckpointError(DataError):
     """A checkpoint or weights file is corrupt, or belongs to another network or other settings."""
 
 
-def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, step: int, scaler=None) -> None:
+def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, step: int, scaler=None) -> None:
     """Write weights, their average, the optimiser's state and the step to one safetensors file, atomically."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in averaged.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    facts = {"step": step, "settings": asdict(settings), "scaler": scaler.state_dict() if scaler else None, "reads": _reads(model)}
+    facts = {"step": step, "settings": asdict(settings), "scaler": scaler.state_dict() if scaler else None, **task}
     _write(Path(path), tensors, facts)
 
 
-def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, scaler=None) -> int:
+def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, scaler=None) -> int:
     """Fill `model`, `averaged` and `optimizer` from a checkpoint and return the step it was written after.
 
     Raises:
@@ -261,10 +263,9 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     if differing:
         shown = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in differing)
         raise CheckpointError(f"{path} was written with other settings ({shown}); use another path, or those settings")
-    if facts.get("reads", _reads(model)) != _reads(model):
-        raise CheckpointError(
-            f"{path} belongs to another model: prediction and schedule are {facts['reads']} there, {_reads(model)} here"
-        )
+    for key, ours in task.items():
+        if facts.get(key) != ours:
+            raise CheckpointError(f"{path} was written for another {key}: {facts.get(key)} there, {ours} here; use another path, or delete it")
     fill_weights(model, _under(tensors, "model."), path)
     fill_weights(averaged, _under(tensors, "ema."), path)
     state = optimizer.state_dict()
@@ -277,11 +278,23 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     return facts["step"]
 
 
-def _reads(model: nn.Module) -> list | None:
-    """How a model's output is read, which no weight tells: prediction, length of the schedule, its sum of beta."""
-    if not isinstance(model, NoisePredictor):
-        return None
-    return [model.prediction, len(model.schedule), round(model.schedule.beta.double().sum().item(), 6)]
+def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective) -> dict:
+    """What a run is about and no weight tells: how the output is read, the data, and the objective by two of its values."""
+    images = {"u": unlabeled.detach().cpu()} | ({} if sensitive is None else {"s": sensitive.detach().cpu()})
+    probes = [  # the difference of the PU risk is positive at the first and negative at the second
+        (torch.linspace(9, 50, 8), torch.linspace(2, 40, 8)),
+        (torch.full((8,), 0.5), torch.full((8,), 90.0)),
+    ]
+    values = [float(objective(u, s if sensitive is not None else s[:0])) for u, s in probes]
+    return {
+        "model (prediction, schedule's length and sum)": [
+            model.prediction,
+            len(model.schedule),
+            round(model.schedule.beta.double().sum().item(), 6),
+        ],
+        "data (digest)": _digest(images)[:12],
+        "objective (two values)": [round(value, 4) for value in values],
+    }
 
 
 def new_model(widths: tuple[int, int] = (32, 96), prediction: str = "v", schedule: str = "cosine", T: int = 1000, seed: int = 0) -> NoisePredictor:
@@ -304,6 +317,8 @@ def save_weights(path: Path | str, model: nn.Module, /, **facts: object) -> None
 
 def load_base(normal: str = "even") -> NoisePredictor:
     """The shipped model trained on all of U of `load_pu(normal)`: sensitive images included.
+
+    Measure it on that split alone: the U of another seed or prior shares images with what is held out there.
 
     Raises:
         DataError: the weights file is missing or corrupt.

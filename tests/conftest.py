@@ -1,5 +1,9 @@
 """Shared by the tests: one thread and fixed examples, so that runs are quick and repeatable on a busy machine."""
 
+import os
+
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # the tests compare with tensors of the CPU
+
 import torch
 from hypothesis import Phase, settings
 

@@ -169,6 +169,20 @@ def test_report_as_a_row_of_the_results_table(split):
     assert needed <= row.keys() and (row["split"], row["arm"], row["seeds"], row["nsr"]) == ("even", "oracle", 3, 1.0)
 
 
+@pytest.mark.parametrize("nsr", [0.909, 0.97, 0.99])
+def test_interval_covers_the_truth_although_the_judges_errors_are_estimates_too(nsr):
+    """Simulate samples and the measuring of a judge: the 95 % interval must hold the truth nearly that often."""
+    generator, n, m, true_errors, runs = torch.Generator().manual_seed(0), 3000, 1500, (0.009, 0.005), 3000
+    draw = lambda size, p: torch.binomial(torch.full((runs,), float(size)), torch.full((runs,), p), generator=generator).tolist()  # noqa: E731
+    seen = draw(n, nsr * (1 - true_errors[0]) + (1 - nsr) * true_errors[1])
+    errors = zip(draw(m, true_errors[0]), draw(m, true_errors[1]), strict=True)
+    covered = 0
+    for k, (wrong_normal, wrong_sensitive) in zip(seen, errors, strict=True):
+        low, high = evaluation.nsr_interval(int(k), n, (wrong_normal / m, wrong_sensitive / m), m)
+        covered += low <= nsr <= high
+    assert 0.92 <= covered / runs <= 0.98
+
+
 # ----------------------------------------------------------------------------------- the shipped judge
 
 

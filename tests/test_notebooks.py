@@ -39,6 +39,8 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("PULIB_NETWORK_LOG", str(log))
     monkeypatch.setenv("PULIB_BUILD", str(tmp_path / "build"))
+    monkeypatch.setenv("PULIB_TRY_SLIDERS", "1")
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     return log
 
 
@@ -114,7 +116,7 @@ def test_nbval(path, offline):
 def test_papermill(path, changed, offline, tmp_path):
     row = execute(path, tmp_path / path.name, CHANGED[path.stem] if changed else {})
     assert row["status"] == "ok"
-    assert row["peak_mb"] < 2048
+    assert row["peak_mb"] is None or row["peak_mb"] < 2048  # no such figure on Windows
     assert used_network(offline) == ""
     results = tmp_path / "build" / "course" / f"{path.stem}.results.json"
     if path.stem == "04_pu_diffusion":
@@ -148,6 +150,18 @@ def test_a_cell_that_raises_is_reported(tmp_path):
 def test_a_slider_whose_callback_raises_is_reported(tmp_path, source):
     row = execute(write(tmp_path / "bad.ipynb", source), tmp_path / "out.ipynb", {})
     assert "ZeroDivisionError" in row["status"]
+
+
+def test_a_slider_that_raises_at_an_end_is_reported(tmp_path, offline):
+    source = "from pulib import widgets\nwidgets.slider(lambda v: 1 / (v - 1), 'x', 0.5, 0, 1, 0.1)"
+    row = execute(write(tmp_path / "bad.ipynb", source), tmp_path / "out.ipynb", {})
+    assert "ZeroDivisionError" in row["status"]
+
+
+def test_a_killed_worker_is_reported(tmp_path):
+    source = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"
+    row = execute(write(tmp_path / "bad.ipynb", source), tmp_path / "out.ipynb", {})
+    assert row["status"] != "ok"
 
 
 def test_network_use_is_noticed(tmp_path, offline):

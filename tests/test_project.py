@@ -38,7 +38,7 @@ def test_environment_yml_has_the_packages_of_pyproject():
 
 
 def test_every_data_file_is_in_the_manifest_with_its_command_and_intact():
-    files = {str(p.relative_to(DATA)) for folder in ("", "weights", "results") for p in (DATA / folder).glob("*.*")}
+    files = {p.relative_to(DATA).as_posix() for folder in ("", "weights", "results") for p in (DATA / folder).glob("*.*")}
     listed = manifest()
     assert files - {"README.md", "manifest.json"} == listed.keys()
     for name in listed:

