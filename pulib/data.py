@@ -61,22 +61,8 @@ def manifest() -> dict[str, dict]:
 
 def record_sha256(name: str, **facts: object) -> None:
     """Write the SHA-256 of data/`name`, and any facts about it, into the manifest."""
-    _record(name, {**facts, "sha256": sha256(DATA / name)})
-
-
-def record_facts(name: str, **facts: object) -> None:
-    """Write facts about data/`name`, which must be intact, into the manifest.
-
-    Raises:
-        DataError: see `read_verified`.
-    """
-    read_verified(name)
-    _record(name, facts)
-
-
-def _record(name: str, facts: dict) -> None:
-    entries = manifest()
-    entries[name] = {**entries.get(name, {}), **facts}
+    digest, entries = sha256(DATA / name), manifest()
+    entries[name] = {**entries.get(name, {}), **facts, "sha256": digest}
     text = json.dumps(dict(sorted(entries.items())), indent=2, ensure_ascii=False) + "\n"
     write_atomic(DATA / "manifest.json", text.encode())
 

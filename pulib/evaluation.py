@@ -25,9 +25,9 @@ CONFIDENT = 0.9
 class Judge(nn.Module):
     """Digit classifier, the mean of a few convolutional networks: images [n, 1, 28, 28] in [-1, 1] -> log p [n, 10]."""
 
-    def __init__(self, width: int = 24, members: int = 3) -> None:
+    def __init__(self, members: int = 3) -> None:
         super().__init__()
-        self.members = nn.ModuleList(_Member(width) for _ in range(members))
+        self.members = nn.ModuleList(_Member() for _ in range(members))
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate activations of the first member, [n, 64]: the space of the Fréchet distance."""
@@ -38,15 +38,15 @@ class Judge(nn.Module):
 
 
 class _Member(nn.Module):
-    """Five convolutions and two linear layers: images [n, 1, 28, 28] -> logits [n, 10]."""
+    """Three convolutions and two linear layers: images [n, 1, 28, 28] -> logits [n, 10]."""
 
-    def __init__(self, w: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *_conv(1, w), *_conv(w, w), nn.MaxPool2d(2), nn.Dropout2d(0.1),
-            *_conv(w, 2 * w), *_conv(2 * w, 2 * w), nn.MaxPool2d(2), nn.Dropout2d(0.1),
-            *_conv(2 * w, 2 * w), nn.Dropout2d(0.1), nn.Flatten(),
-            nn.Linear(98 * w, N_FEATURES), nn.BatchNorm1d(N_FEATURES), nn.ReLU(), nn.Dropout(0.4),
+            *_conv(1, 20, 5), nn.MaxPool2d(2), nn.Dropout2d(0.1),
+            *_conv(20, 40, 5), nn.MaxPool2d(2), nn.Dropout2d(0.1),
+            *_conv(40, 64, 3), nn.Dropout2d(0.1), nn.Flatten(),
+            nn.Linear(64 * 49, N_FEATURES), nn.BatchNorm1d(N_FEATURES), nn.ReLU(), nn.Dropout(0.4),
         )  # fmt: skip
         self.head = nn.Linear(N_FEATURES, 10)
 
@@ -54,8 +54,8 @@ class _Member(nn.Module):
         return self.head(self.body(images))
 
 
-def _conv(c_in: int, c_out: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
+def _conv(c_in: int, c_out: int, size: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
 
 
 def load_judge() -> Judge:

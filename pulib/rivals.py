@@ -1,21 +1,25 @@
-"""The arms of a comparison: what each method trains on, and with which risk."""
+"""The arms of a comparison: what each method starts from, trains on, and with which risk."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from .data import PUSplit
+from .diffusion import NoisePredictor
 from .risk import Correction, pu_risk, supervised_risk, unsupervised_risk
-from .training import Objective
+from .training import Objective, load_base, load_oracle
 
 ARMS = ("unsupervised", "supervised", "pu", "oracle")
+FINE_TUNING = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99, distort=0.2)  # for `Settings`, the same in all arms
+SAMPLING = dict(steps=50, eta=1.0)  # for `sample`, the same for all arms
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One method: the images it takes for unlabeled, the sensitive ones it uses (or None), and its risk."""
+    """One method: start weights, the images it takes for unlabeled, the sensitive ones it uses (or None), and its risk."""
 
     name: str
+    start: NoisePredictor
     unlabeled: Tensor
     sensitive: Tensor | None
     objective: Objective
@@ -31,7 +35,8 @@ def arm(
     """The training task of one arm.
 
     "unsupervised": ordinary DDPM on U. "supervised": U as normal against S as sensitive. "pu": the PU risk.
-    "oracle": ordinary DDPM on the normal images of U, which needs the hidden labels: the goal, not a method.
+    All three start from `load_base`. "oracle": ordinary DDPM on the normal images of U, from the start on
+    (`load_oracle`), which needs the hidden labels: the goal, not a method.
 
     Args:
         split: the data.
@@ -43,11 +48,12 @@ def arm(
     """
     prior = split.prior if prior is None else prior
     arms = {
-        "unsupervised": (split.unlabeled, None, unsupervised_risk),
-        "supervised": (split.unlabeled, split.sensitive, lambda u, s: supervised_risk(u, s, temperature or 1.0)),
-        "pu": (split.unlabeled, split.sensitive, lambda u, s: pu_risk(u, s, prior, correction, temperature)),
-        "oracle": (split.oracle_normal, None, unsupervised_risk),
+        "unsupervised": (load_base, split.unlabeled, None, unsupervised_risk),
+        "supervised": (load_base, split.unlabeled, split.sensitive, lambda u, s: supervised_risk(u, s, temperature or 1.0)),
+        "pu": (load_base, split.unlabeled, split.sensitive, lambda u, s: pu_risk(u, s, prior, correction, temperature)),
+        "oracle": (load_oracle, split.oracle_normal, None, unsupervised_risk),
     }
     if name not in arms:
         raise ValueError(f"arm must be one of {', '.join(arms)}; got {name!r}")
-    return Arm(name, *arms[name])
+    load, *task = arms[name]
+    return Arm(name, load(split.normal), *task)

@@ -324,7 +324,20 @@ def load_base(normal: str = "even") -> NoisePredictor:
         DataError: the weights file is missing or corrupt.
         ValueError: normal is neither "even" nor "odd".
     """
-    name = f"weights/base_{check_normal(normal)}.safetensors"
+    return _load_shipped(f"weights/base_{check_normal(normal)}.safetensors")
+
+
+def load_oracle(normal: str = "even") -> NoisePredictor:
+    """The shipped model trained like `load_base`'s, but on the normal images of U alone, which takes the hidden labels.
+
+    Raises:
+        DataError: the weights file is missing or corrupt.
+        ValueError: normal is neither "even" nor "odd".
+    """
+    return _load_shipped(f"weights/oracle_{check_normal(normal)}.safetensors")
+
+
+def _load_shipped(name: str) -> NoisePredictor:
     tensors, facts = read_tensors(read_verified(name), DATA / name)
     model = new_model(**facts["model"])
     fill_weights(model, tensors, DATA / name)

@@ -265,6 +265,7 @@ CASES = [
         ["samples must hold at least 2 images", "got 1"],
     ),
     ("missing results", lambda b: evaluation.load_results("none"), DataError, ["none.json is missing", "git checkout"]),
+    ("no such oracle", lambda b: training.load_oracle("prime"), ValueError, ["normal must be 'even' or 'odd'", "got 'prime'"]),
     ("unknown arm", lambda b: rivals.arm("magic", data.load_pu()), ValueError, ["arm must be one of unsupervised", "got 'magic'"]),
     ("prior of an arm", lambda b: rivals.arm("pu", data.load_pu(), prior=1.5).objective(ONE, ONE), ValueError, [SPLIT, "got 1.5"]),
     ("no density", lambda b: diffusion.draw_timesteps(torch.zeros(5), 3), ValueError, ["density must be a vector", "positive sum"]),

@@ -56,6 +56,26 @@ def test_weights_are_small():
 
 
 @pytest.mark.parametrize("normal", ["even", "odd"])
+def test_digits_of_the_model_trained_on_normal_images_are_clean(normal):
+    assert manifest()[f"weights/oracle_{normal}.safetensors"]["metrics"]["confident"] >= 0.9
+
+
+def test_metrics_in_the_readme_of_the_data_are_those_of_the_manifest():
+    text = (DATA / "README.md").read_text(encoding="utf-8")
+    for name, entry in manifest().items():
+        metrics = entry.get("metrics", {})
+        if "nsr" in metrics:
+            numbers = f"{metrics['nsr']:.3f} | {metrics['frechet']:.2f} | {metrics['class_tv']:.3f} | {metrics['confident']:.3f}"
+            assert f"`{name}` | {numbers} |" in text
+    assert f"{manifest()['weights/judge.safetensors']['metrics']['accuracy_unseen_digits']:.2%}" in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "data/README.md", *(f"notebooks/{p.name}" for p in (ROOT / "notebooks").glob("*.ipynb"))])
+def test_nothing_is_left_to_fill_in(name):
+    assert not re.search(r"\b(T0\d|RESULTS|METRICS|VERDICT|TODO)\b", (ROOT / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("normal", ["even", "odd"])
 def test_committed_table_shows_the_effect(normal):
     rows = {row["arm"]: row for row in load_results("04_pu_diffusion") if row["split"] == normal}
     assert rows.keys() == {"unsupervised", "supervised", "pu", "oracle"}
