@@ -35,10 +35,10 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def source_hash(notebook: nbformat.NotebookNode) -> str:
-    """SHA-256 of all code and of the shipped files: tells whether outputs were made from what stands here."""
-    files = [f"{name} {entry['sha256']}" for name, entry in sorted(manifest().items())]
-    code = "\x00".join([*(cell.source for cell in notebook.cells if cell.cell_type == "code"), *files])
-    return hashlib.sha256(code.encode()).hexdigest()
+    """SHA-256 of all code and of the shipped files it loads: tells whether outputs were made from what stands here."""
+    code = "\x00".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    used = [entry["sha256"] for name, entry in sorted(manifest().items()) if "load_results" in code or not name.startswith("results/")]
+    return hashlib.sha256("\x00".join([code, *used]).encode()).hexdigest()
 
 
 def build(path: Path) -> None:

@@ -1,6 +1,6 @@
 """The table of notebook 04: unsupervised, supervised, PU and oracle, over seeds and splits.
 
-    python tests/benchmarks/pu_table.py --json            # about 40 minutes on two cores; goes on where it was stopped
+    python tests/benchmarks/pu_table.py --json            # about half an hour on two cores; goes on where it was stopped
     python tests/benchmarks/pu_table.py --json --smoke    # a minute; writes nothing into data/
 
 All arms but the oracle start from the same weights; the oracle starts from weights trained as long on normal images
@@ -92,7 +92,7 @@ def picture(judge, settings: dict, folder) -> bytes:
 
 
 SETTINGS = dict(steps=200, **FINE_TUNING)
-SAMPLES_PER_SEED = 1000
+SAMPLES_PER_SEED = 700
 
 if __name__ == "__main__":
     main()
