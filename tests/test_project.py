@@ -89,7 +89,7 @@ def test_committed_table_shows_the_effect(normal):
 def test_readme_table_is_the_committed_one():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for row in load_results("04_pu_diffusion"):
-        assert f"{row['nsr']:.3f} [{row['nsr_low']:.3f}, {row['nsr_high']:.3f}] | {row['frechet']:.1f}" in text
+        assert f"{row['nsr']:.3f} [{row['nsr_low']:.3f}, {row['nsr_high']:.3f}] | {row['frechet']:.2f}" in text
 
 
 def test_readme_names_only_files_that_exist():
