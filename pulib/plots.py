@@ -72,10 +72,10 @@ def source(*objects: Callable) -> Source:
 
 
 def render(figure: Figure, alt: str) -> Picture:
-    """A figure as a `Picture`, at 144 dots per inch and in up to 256 colours, which makes notebooks several times smaller."""
+    """A figure as a `Picture`, at 144 dots per inch and in up to 64 colours, which makes notebooks several times smaller."""
     raw, small = io.BytesIO(), io.BytesIO()
     figure.savefig(raw, format="png", dpi=DPI)
-    reduced = Image.open(raw).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    reduced = Image.open(raw).convert("RGB").quantize(64, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(small, "png", optimize=True)
     return Picture(small.getvalue(), alt, round(figure.get_figwidth() * 96))
 
