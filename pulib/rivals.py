@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .data import PUSplit
+from .data import PUSplit, check_prior
 from .diffusion import NoisePredictor
 from .risk import Correction, pu_risk, supervised_risk, unsupervised_risk
 from .training import Objective, load_base, load_oracle
@@ -44,9 +44,10 @@ def arm(
         correction, temperature: of the PU risk; the temperature is the supervised risk's as well.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a prior outside [0, 1).
+        DataError: the start weights are missing or corrupt.
     """
-    prior = split.prior if prior is None else prior
+    prior = split.prior if prior is None else check_prior(prior)
     arms = {
         "unsupervised": (load_base, split.unlabeled, None, unsupervised_risk),
         "supervised": (load_base, split.unlabeled, split.sensitive, lambda u, s: supervised_risk(u, s, temperature or 1.0)),

@@ -265,7 +265,7 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
         raise CheckpointError(f"{path} was written with other settings ({shown}); use another path, or those settings")
     for key, ours in task.items():
         if facts.get(key) != ours:
-            raise CheckpointError(f"{path} was written for another {key}: {facts.get(key)} there, {ours} here; use another path, or delete it")
+            raise CheckpointError(f"{path} belongs to another {key}: {facts.get(key)} there, {ours} here; use another path, or delete it")
     fill_weights(model, _under(tensors, "model."), path)
     fill_weights(averaged, _under(tensors, "ema."), path)
     state = optimizer.state_dict()

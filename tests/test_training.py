@@ -113,7 +113,7 @@ def test_a_checkpoint_is_not_resumed_by_another_task(tmp_path, word, unlabeled, 
     path = tmp_path / "run.checkpoint"
     list(fit(new_model((8, 8)), UNLABELED, pu, short(2), SENSITIVE, path))
     before = path.read_bytes()
-    with pytest.raises(training.CheckpointError, match=f"written for another {word}"):
+    with pytest.raises(training.CheckpointError, match=f"belongs to another {word}"):
         list(fit(new_model((8, 8)), unlabeled, objective, short(2), sensitive, path))
     assert path.read_bytes() == before
 
