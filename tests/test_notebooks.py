@@ -153,7 +153,11 @@ def test_a_slider_whose_callback_raises_is_reported(tmp_path, source):
 
 
 def test_a_slider_that_raises_at_an_end_is_reported(tmp_path, offline):
-    source = "from pulib import widgets\nwidgets.slider(lambda v: 1 / (v - 1), 'x', 0.5, 0, 1, 0.1)"
+    source = (
+        "from pulib import plots, widgets\n"
+        "picture = plots.curves({'a': ([0, 1], [0, 1])}, 'x', 'y', 'A line.')\n"
+        "widgets.slider(lambda v: (picture, str(1 / (v - 1))), 'x', 0.5, 0, 1, 0.1)"
+    )
     row = execute(write(tmp_path / "bad.ipynb", source), tmp_path / "out.ipynb", {})
     assert "ZeroDivisionError" in row["status"]
 

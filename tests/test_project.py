@@ -72,7 +72,10 @@ def test_metrics_in_the_readme_of_the_data_are_those_of_the_manifest():
 
 @pytest.mark.parametrize("name", ["README.md", "data/README.md", *(f"notebooks/{p.name}" for p in (ROOT / "notebooks").glob("*.ipynb"))])
 def test_nothing_is_left_to_fill_in(name):
-    assert not re.search(r"\b(T0\d|RESULTS|METRICS|VERDICT|TODO)\b", (ROOT / name).read_text(encoding="utf-8"))
+    text = (ROOT / name).read_text(encoding="utf-8")
+    if name.endswith(".ipynb"):
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    assert not re.search(r"\b(T0\d|RESULTS|METRICS|VERDICT|TODO)\b", text)
 
 
 @pytest.mark.parametrize("normal", ["even", "odd"])
