@@ -13,9 +13,8 @@ import pytest
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
 
-from course import errors, execute  # noqa: E402
-
 from build import notebooks, source_hash, tags  # noqa: E402
+from course import errors, execute  # noqa: E402
 
 ALL = notebooks()
 CHANGED = {
