@@ -280,7 +280,7 @@ def sample(
     out = []
     for rows in range(0, n, check_count(batch, "batch")):
         generators = [torch.Generator().manual_seed(s) for s in seeds[rows : rows + batch]]
-        noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        noise = _randn(torch.empty(len(generators), *shape, device=device), generators)
         *_, last = ddim_sampler(model, noise, schedule, steps, eta, clip, generators)
         out.append(last.xt.cpu())
     return torch.cat(out)

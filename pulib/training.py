@@ -136,11 +136,12 @@ def fit(
     trained.train()
     unlabeled = unlabeled.to(device, torch.float32)
     sensitive = None if sensitive is None else sensitive.to(device, torch.float32)
+    density = torch.ones(len(model.schedule)) if settings.min_snr is None else min_snr_density(model.schedule, settings.min_snr)
 
     for step in range(start, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        loss_u, loss_s = _losses(trained, model.schedule, unlabeled, sensitive, settings, step)
+        loss_u, loss_s = _losses(trained, model.schedule, density, unlabeled, sensitive, settings, step)
         risk = objective(loss_u, loss_s)
         if not torch.isfinite(risk):
             raise FloatingPointError(
@@ -158,9 +159,8 @@ def fit(
         yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
 
 
-def _losses(model, schedule, unlabeled, sensitive, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
+def _losses(model, schedule, density: Tensor, unlabeled, sensitive, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
     """Per-image losses of this step's batch of U and of S, from one call of the network."""
-    density = torch.ones(len(schedule)) if settings.min_snr is None else min_snr_density(schedule, settings.min_snr)
     parts = [_draw(unlabeled, settings.batch_unlabeled, settings, step, 0, density)]
     if sensitive is not None:
         parts.append(_draw(sensitive, settings.batch_sensitive, settings, step, 1, density))

@@ -4,8 +4,9 @@
     python tests/benchmarks/pu_table.py --json --smoke    # a minute; writes nothing into data/
 
 All arms but the oracle start from the same weights; the oracle starts from weights trained as long on normal images
-alone. All see the same number of steps with the same noise, and are sampled from the same noise. Every run's images are kept in build/pu_table/; the rows pool the seeds and are printed as one JSON
-object per line, and written to data/results/04_pu_diffusion.json, with a picture of the first images beside it.
+alone. All see the same number of steps with the same noise, and are sampled from the same noise. Every run's images
+are kept in build/pu_table/; the rows pool the seeds and are printed as one JSON object per line, and written to
+data/results/04_pu_diffusion.json, with a picture of the first images beside it.
 """
 
 import argparse
