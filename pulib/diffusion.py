@@ -35,7 +35,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.beta.ndim != 1 or not len(self.beta) or not ((self.beta > 0) & (self.beta < 1)).all():
             raise ValueError("beta must be a vector with every value in (0, 1); see linear_schedule, cosine_schedule")
-        self.__dict__["alpha_bar"] = torch.cumprod(1 - self.beta.double(), 0).float()
+        self.__dict__["alpha_bar"] = alpha_bar_of(self.beta)
 
     def __len__(self) -> int:
         return len(self.beta)
@@ -44,6 +44,11 @@ class Schedule:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to multiply `like` [B, ...]."""
         alpha_bar = self.alpha_bar.to(like.device)[t].view(-1, *[1] * (like.ndim - 1))
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def alpha_bar_of(beta: Tensor) -> Tensor:
+    """alpha_bar [T]: alpha_bar[t] = (1 - beta[0]) … (1 - beta[t]), the share of x_0's variance left in x_t (Ho et al. 2020, section 2)."""
+    return torch.cumprod(1 - beta.double(), 0).float()
 
 
 def linear_schedule(T: int = 1000, low: float = 1e-4, high: float = 0.02) -> Schedule:
@@ -67,16 +72,14 @@ def add_noise(x0: Tensor, t: Tensor, noise: Tensor, schedule: Schedule) -> Tenso
     return signal * x0 + sigma * noise
 
 
-def to_noise(output: Tensor, xt: Tensor, t: Tensor, schedule: Schedule, prediction: Prediction) -> Tensor:
-    """A network's output read as predicted noise, [B, ...]; `NoisePredictor` has checked `prediction`.
+def noise_of_v(v: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """The noise that v = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0 implies at x_t, all [B, ...].
 
-    With prediction "v" the network estimates v = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0
-    (Salimans & Ho 2022, arXiv 2202.00512), so noise = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) x_t.
+    Putting equation (1) into the definition of v (Salimans & Ho 2022, arXiv 2202.00512) cancels x_0:
+    noise = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) x_t.
     """
-    if prediction == "eps":
-        return output
     signal, sigma = schedule.levels(t, xt)
-    return signal * output + sigma * xt
+    return signal * v + sigma * xt
 
 
 class NoisePredictor(nn.Module):
@@ -100,7 +103,8 @@ class NoisePredictor(nn.Module):
     def forward(self, xt: Tensor, t: Tensor) -> Tensor:
         output = self.network(xt, t)
         output = getattr(output, "sample", output)  # diffusers wraps the tensor
-        return to_noise(output.float(), xt, t, self.schedule, self.prediction)
+        output = output.float()
+        return output if self.prediction == "eps" else noise_of_v(output, xt, t, self.schedule)
 
 
 def denoising_loss(model: NoiseModel, x0: Tensor, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
@@ -195,6 +199,16 @@ def timesteps(T: int, steps: int) -> Tensor:
     return (torch.arange(T, 0, -T / steps, dtype=torch.float64).round().long() - 1)[:steps]
 
 
+def step_back(x0: Tensor, eps_hat: Tensor, alpha_bar: float, sigma: float = 0.0, fresh: Tensor | None = None) -> Tensor:
+    """x_s at a lower level s, whose alpha_bar is given, from estimates of x_0 and of the noise, all [B, ...].
+
+    sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar - sigma^2) eps_hat + sigma fresh: `fresh` noise of scale `sigma` takes the
+    place of a part of the old (Song et al. 2021, arXiv 2010.02502, equation 12).
+    """
+    xs = alpha_bar**0.5 * x0 + (1 - alpha_bar - sigma**2) ** 0.5 * eps_hat
+    return xs if fresh is None else xs + sigma * fresh
+
+
 @torch.no_grad()
 def ddim_sampler(
     model: NoiseModel,
@@ -231,9 +245,8 @@ def ddim_sampler(
         a, a_next = alpha_bars[t].item(), alpha_bars[t_next].item() if t_next >= 0 else 1.0
         eps_hat = (xt - a**0.5 * x0) / (1 - a) ** 0.5  # of the clipped x0
         sigma = eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)) ** 0.5
-        xt = a_next**0.5 * x0 + (1 - a_next - sigma**2) ** 0.5 * eps_hat
-        if sigma > 0 and t_next >= 0:
-            xt = xt + sigma * _randn(xt, generator)
+        fresh = _randn(xt, generator) if sigma > 0 and t_next >= 0 else None
+        xt = step_back(x0, eps_hat, a_next, sigma, fresh)
         yield Sample(t_next, xt, x0)
 
 

@@ -100,7 +100,7 @@ def test_velocity_reads_back_as_the_noise_and_the_image(name, t):
     schedule, x0, noise = SCHEDULES[name](), randn(2, 1, 4, 4, seed=1), randn(2, 1, 4, 4, seed=2)
     t = torch.full((2,), t)
     xt, v = add_noise(x0, t, noise, schedule), reference("DDPM", name).get_velocity(x0, noise, t)
-    eps_hat = diffusion.to_noise(v, xt, t, schedule, "v")
+    eps_hat = diffusion.noise_of_v(v, xt, t, schedule)
     torch.testing.assert_close(eps_hat, noise, rtol=1e-4, atol=1e-5)
     signal = schedule.alpha_bar[t[0]].sqrt().item()
     torch.testing.assert_close(diffusion.estimate_x0(xt, eps_hat, t, schedule, clip=False), x0, rtol=0, atol=1e-6 / signal)
