@@ -2,7 +2,7 @@
 
 import html
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ipywidgets as w
 
@@ -45,3 +45,57 @@ def slider(draw: Draw, label: str, value: float, low: float, high: float, step: 
         view.value = broken[0] if broken else view.value
     handle.observe(lambda change: setattr(view, "value", safe_html(draw, change["new"])), "value")
     return w.VBox([w.HBox([handle, field]), view])
+
+
+class Prediction(w.VBox):
+    """A question with answers to choose from, asked before something is shown.
+
+    Without a front end it shows as text, and `answer` can be set by hand.
+
+    Args:
+        question: what will happen?
+        choices: at least two answers.
+
+    Raises:
+        ValueError: fewer than two choices, or two that are the same.
+    """
+
+    def __init__(self, question: str, choices: Sequence[str]) -> None:
+        if len(set(choices)) < 2 or len(set(choices)) != len(choices):
+            raise ValueError(f"choices must be at least two different answers; got {list(choices)}")
+        self.question, self.choices = question, tuple(choices)
+        self._buttons = w.RadioButtons(options=self.choices, value=None, layout=w.Layout(width="max-content"))
+        super().__init__([w.HTML(f"<b>Predict:</b> {html.escape(question)}"), self._buttons])
+
+    @property
+    def answer(self) -> str | None:
+        """The choice made, or None."""
+        return self._buttons.value
+
+    @answer.setter
+    def answer(self, choice: str) -> None:
+        self._buttons.value = choice
+
+    def compare(self, outcome: str) -> None:
+        """Print what was predicted beside what happened, which must be one of the choices.
+
+        Raises:
+            ValueError: the outcome is none of the choices.
+        """
+        if outcome not in self.choices:
+            raise ValueError(f"outcome must be one of {list(self.choices)}; got {outcome!r}")
+        said = "You made no prediction." if self.answer is None else f"You predicted: {self.answer}."
+        verdict = "" if self.answer is None else " As you said." if self.answer == outcome else " Not as you said: why?"
+        print(f"{said}\nWhat happened: {outcome}.{verdict}")
+
+    def _repr_mimebundle_(self, **kwargs: object) -> dict:
+        return super()._repr_mimebundle_(**kwargs) | {"text/plain": repr(self)}  # ipywidgets cuts it after 110 letters
+
+    def __repr__(self) -> str:
+        listed = "\n".join(f"  - {choice}" for choice in self.choices)
+        return f"Predict: {self.question}\n{listed}\n(no front end: set `.answer` to one of these)"
+
+
+def predict(question: str, *choices: str) -> Prediction:
+    """Ask for a prediction before a slider or a reveal; `compare` tells afterwards what happened."""
+    return Prediction(question, choices)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pulib import data, diffusion, evaluation, plots, risk, rivals, toy, training, widgets
+from pulib import checks, data, diffusion, evaluation, notation, plots, risk, rivals, toy, training, widgets
 from pulib.data import DataError
 from pulib.training import CheckpointError, Settings, fit, new_model
 from pulib.unet import UNet
@@ -291,6 +291,10 @@ CASES = [
     ("window of none", lambda b: plots.smooth([1.0], 0), ValueError, ["window must be a whole number >= 1", "got 0"]),
     ("results of no such split", lambda b: plots.results([{"split": "even"}], "alt", "odd"), ValueError, ["split must be one of", "['even']", "'odd'"]),
     ("slider out of range", lambda b: widgets.slider(picture, "x", 2, 0, 1, 0.1), ValueError, ["value must be in [0, 1]", "got 2"]),
+    ("one choice", lambda b: widgets.predict("What?", "this"), ValueError, ["choices must be at least two", "this"]),
+    ("outcome that was no choice", lambda b: widgets.predict("What?", "a", "b").compare("c"), ValueError, ["outcome must be one of", "got 'c'"]),
+    ("symbols of no notebook", lambda b: notation.notation("77"), ValueError, ["notebook must be one of 01", "got '77'"]),
+    ("no such exercise", lambda b: checks.solution("77.7"), ValueError, ["key must be one of 01.1", "got '77.7'"]),
     ("slider at nan", lambda b: widgets.slider(picture, "x", NAN, 0, 1, 0.1), ValueError, ["value must be in [0, 1]", "got nan"]),
 ]
 

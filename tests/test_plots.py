@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from pulib import diffusion, plots, toy, widgets
+from pulib import diffusion, notation, plots, toy, widgets
 from pulib.plots import NORMAL, SENSITIVE, UNLABELED, Picture
 
 ALT = "What the figure shows, in words."
@@ -187,3 +187,26 @@ def test_an_error_while_drawing_is_shown_and_goes_away():
     assert "<img" not in view.value
     handle.value = 0.5
     assert view.value == widgets.safe_html(draw, 0.5) and 'role="alert"' not in view.value
+
+
+def test_a_prediction_is_compared_with_what_happened(capsys):
+    guess = widgets.predict("How many?", "few", "many")
+    assert guess.answer is None
+    guess.compare("many")
+    guess.answer = "many"
+    guess.compare("many")
+    guess.compare("few")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "You made no prediction." and said[1] == "What happened: many."
+    assert said[2:4] == ["You predicted: many.", "What happened: many. As you said."] and "Not as you said" in said[5]
+
+
+def test_a_prediction_without_a_front_end_is_readable():
+    text = widgets.predict("How many?", "few", "a great many of the drawings, or nearly all that one can think of")._repr_mimebundle_()["text/plain"]
+    assert all(part in text for part in ("How many?", "few", "nearly all that one can think of", ".answer"))
+
+
+@pytest.mark.parametrize("notebook", ["01", "02", "03", "04"])
+def test_each_notebook_has_its_symbols(notebook):
+    shown = repr(notation.notation(notebook))
+    assert "class prior" in shown and all(line.count(" | ") == 2 for line in shown.splitlines())

@@ -1,0 +1,64 @@
+"""The symbols of the course: one list, of which each notebook shows the part that it uses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .plots import Table, table
+
+CLASH = (
+    "The paper behind this course ([arXiv 2503.03789](https://arxiv.org/abs/2503.03789)) writes $\\beta$ for the class prior; "
+    "here that is $\\pi$, and $\\beta_t$ is always the noise of a diffusion step."
+)
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A symbol as written in formulas and in code (either may be empty), its meaning, and the notebooks that use it."""
+
+    formula: str
+    code: str
+    meaning: str
+    notebooks: str  # "01 03" …
+
+
+SYMBOLS = (
+    Symbol("U, S, N", "`unlabeled`, `sensitive`, `normal`", "the unlabeled images (or points), those labeled sensitive, and the normal ones, which nobody labeled", "01 02 03 04"),
+    Symbol("$\\pi$", "`prior`", "the class prior: share of sensitive images in U", "01 02 03 04"),
+    Symbol("$b$", "`b`, `assumed`", "an assumed class prior, right or wrong", "02 03"),
+    Symbol("$p_U, p_S, p_N$", "`world.unlabeled`, …", "densities of unlabeled, sensitive and normal images or points", "02 03"),
+    Symbol("$\\mathbb E_U, \\mathbb E_S, \\mathbb E_N$", "`.mean()`", "means over these densities; with a hat, over the images of a batch", "02 03 04"),
+    Symbol("$x_0$", "`x0`", "a clean image, pixels in $[-1, 1]$", "01 03 04"),
+    Symbol("$x_t$", "`xt`", "the image after $t$ of $T$ noising steps; formulas count $t$ from 1, code from 0", "01 03 04"),
+    Symbol("$\\beta_t$, $\\alpha_t$", "`beta`", "variance of the noise that step $t$ adds, and $1-\\beta_t$, what is left of the old variance", "01"),
+    Symbol("$\\bar\\alpha_t$", "`alpha_bar`", "$\\alpha_1\\cdots\\alpha_t$, the share of the image's variance left after $t$ steps", "01 03"),
+    Symbol("$\\varepsilon$, $\\hat\\varepsilon$", "`noise`, `eps_hat`", "the noise, and a network's prediction of it", "01 03 04"),
+    Symbol("$\\varepsilon^*$", "`exact`", "the best prediction, $\\mathbb E[\\varepsilon\\mid x_t]$", "01"),
+    Symbol("$\\varepsilon_U, \\varepsilon_S, \\varepsilon_N$", "`world.noise_normal`, …", "the best predictions for data from U, S and N", "03"),
+    Symbol("$r(x_t)$", "`responsibility`", "$b\\,p_S(x_t)/p_U(x_t)$; with $b=\\pi$ the probability that $x_t$ comes from a sensitive image", "03"),
+    Symbol("$w_t$", "`weights`", "the bound's weight of level $t$", "01"),
+    Symbol("$v$", "`v`", "$\\sqrt{\\bar\\alpha_t}\\,\\varepsilon-\\sqrt{1-\\bar\\alpha_t}\\,x_0$, what the shipped network puts out", "01"),
+    Symbol("$\\sigma$", "`sigma`", "scale of the fresh noise in a step back", "01"),
+    Symbol("$L(x_0)$", "", "the negative ELBO, an upper bound on $-\\log p_\\theta(x_0)$", "01 03"),
+    Symbol("$l(x_0)$", "`loss_u`, `loss_s`", "the denoising loss of an image, summed over its pixels", "01 03 04"),
+    Symbol("$g(x)$", "`g(x)`", "a classifier's score, any real number; high means normal", "02"),
+    Symbol("$\\sigma(g)$", "`sigmoid`", "the sigmoid, which makes a probability of a score", "02"),
+    Symbol("$l_N(x)$, $l_S(x)$", "`loss`, `sensitive_loss`", "loss of calling $x$ normal, of calling it sensitive", "02"),
+    Symbol("$R$", "`pu_risk`", "the risk that training minimises", "02 03 04"),
+    Symbol("$\\theta$", "`model.parameters()`", "the weights of a network", "01 03"),
+    Symbol("$\\tau$", "`temperature`", "the temperature of the log term", "03"),
+    Symbol("NSR", "`nsr`", "non-sensitive rate: the share of drawings that are normal", "03 04"),
+    Symbol("$e_N$, $e_S$", "`e_normal`, `e_sensitive`", "share of normal images that the judge calls sensitive, and of sensitive ones that it calls normal", "04"),
+)
+
+
+def notation(notebook: str, symbols: Sequence[Symbol] = SYMBOLS) -> Table:
+    """The symbols that a notebook ("01" …) uses, as a table.
+
+    Raises:
+        ValueError: no symbol belongs to that notebook.
+    """
+    rows = [vars(symbol) for symbol in symbols if notebook in symbol.notebooks.split()]
+    if not rows:
+        known = sorted({name for symbol in symbols for name in symbol.notebooks.split()})
+        raise ValueError(f"notebook must be one of {', '.join(known)}; got {notebook!r}")
+    return table(rows, {"formula": "formula", "code": "code", "meaning": "meaning"})
