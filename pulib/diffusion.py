@@ -204,7 +204,12 @@ def step_back(x0: Tensor, eps_hat: Tensor, alpha_bar: float, sigma: float = 0.0,
 
     sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar - sigma^2) eps_hat + sigma fresh: `fresh` noise of scale `sigma` takes the
     place of a part of the old (Song et al. 2021, arXiv 2010.02502, equation 12).
+
+    Raises:
+        ValueError: sigma^2 is above 1 - alpha_bar, more noise than level s has.
     """
+    if not sigma**2 <= 1 - alpha_bar:
+        raise ValueError(f"sigma must be at most sqrt(1 - alpha_bar) = {max(1 - alpha_bar, 0) ** 0.5:.4g}; got {sigma}")
     xs = alpha_bar**0.5 * x0 + (1 - alpha_bar - sigma**2) ** 0.5 * eps_hat
     return xs if fresh is None else xs + sigma * fresh
 

@@ -237,6 +237,7 @@ CASES = [
     ("beta above 1", lambda b: diffusion.linear_schedule(10, high=1.5), ValueError, ["beta", "in (0, 1)"]),
     ("empty schedule", lambda b: diffusion.Schedule(ONE[:0]), ValueError, ["beta", "in (0, 1)"]),
     ("no sampler steps", lambda b: states(steps=0), ValueError, ["steps must be a whole number >= 1", "got 0"]),
+    ("more fresh noise than noise", lambda b: diffusion.step_back(ONE, ONE, 0.75, 0.6, ONE), ValueError, ["sigma must be at most", "0.5; got 0.6"]),
     ("no ancestral steps", lambda b: states(diffusion.ddpm_sampler, steps=0), ValueError, ["steps must be a whole number >= 1", "got 0"]),
     ("more steps than levels", lambda b: states(steps=11), ValueError, ["steps must be in 1 … 10", "got 11"]),
     ("half a step", lambda b: states(steps=2.5), ValueError, ["steps must be a whole number >= 1", "got 2.5"]),

@@ -91,6 +91,10 @@ def test_add_noise_treats_each_image_at_its_own_level(name):
     torch.testing.assert_close(found, reference("DDPM", name).add_noise(x0, noise, t), rtol=1e-5, atol=1e-5)
 
 
+def test_alpha_bar_is_the_running_product_of_what_each_step_leaves():
+    torch.testing.assert_close(diffusion.alpha_bar_of(torch.tensor([0.1, 0.2, 0.5])), torch.tensor([0.9, 0.72, 0.36]))
+
+
 # --------------------------------------------------------------------------------- predictions and loss
 
 
@@ -232,6 +236,15 @@ def test_every_state_of_the_sampler_agrees_with_diffusers(name, prediction, kind
         with torch.no_grad():
             xt = scheduler.step(net(xt, t.expand(4)), int(t), xt, generator=theirs, **options).prev_sample
         torch.testing.assert_close(state.xt, xt, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 0.5])
+def test_a_step_back_from_the_true_image_and_noise_has_the_law_of_its_level(sigma):
+    """Mean and variance of equation (1) at alpha_bar = 3/4, for any sigma^2 <= 1/4."""
+    x0, noise, fresh = torch.full((200_000,), 0.8), randn(200_000, seed=1), randn(200_000, seed=2)
+    xs = diffusion.step_back(x0, noise, 0.75, sigma, fresh)
+    assert xs.mean().item() == pytest.approx(0.8 * 0.75**0.5, abs=0.005)
+    assert xs.var().item() == pytest.approx(0.25, abs=0.004)
 
 
 def test_ddpm_visits_every_level_unless_told_otherwise():
