@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 from .data import check_count
-from .diffusion import Schedule, add_noise
 
 # Okabe & Ito's palette, readable with all common kinds of colour blindness.
 NORMAL, SENSITIVE, UNLABELED, ACCENT, INK = "#0072B2", "#D55E00", "#7A7A7A", "#009E73", "#222222"
@@ -217,20 +216,6 @@ def draw_density(axis: Axes, values: Tensor, limit: float, title: str = "") -> N
     if field.min() < -1e-3 * top:
         axis.contour(field, levels=[-1e-3 * top], extent=(-limit, limit, -limit, limit), colors=[SENSITIVE], linewidths=1.2)
     axis.set(xlabel="$x_1$", ylabel="$x_2$", title=title)
-
-
-# ------------------------------------------------------------------------------------------ diffusion
-
-
-def noising(x0: Tensor, schedule: Schedule, levels: Sequence[int], seed: int = 0, width: float = 8.0) -> Picture:
-    """Images x0 [n, 1, 28, 28] noised to each of `levels`: one row per image, one column per level."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(x0.shape, generator=generator)
-    rows = [add_noise(x0, torch.full((len(x0),), t), noise, schedule) for t in levels]
-    figure, axes = new_figure(width, width / len(levels) * len(x0) + 0.35, 1, len(levels))
-    for axis, t, xt in zip(axes[0], levels, rows):
-        draw_digits(axis, xt, 1, title=f"$t = {t}$")
-    return render(figure, f"{len(x0)} digits with growing noise at t = {', '.join(map(str, levels))}.")
 
 
 # ------------------------------------------------------------------------------------------ notebook 01

@@ -31,7 +31,6 @@ FIGURES = {
     "side by side": lambda: plots.digits_side_by_side({"a": IMAGES, "b": -IMAGES}, {"a": FRAMED, "b": ~FRAMED}, ALT),
     "curves": lambda: plots.curves({"a": ([1, 2, 3], [3, 2, 1])}, "x", "y", ALT, log_x=True, marks={"here": 2}),
     "points": lambda: plots.points(GROUPS, COLOURS, ALT),
-    "noising": lambda: plots.noising(IMAGES[:2], diffusion.cosine_schedule(), [0, 400, 999]),
     "digit panels": lambda: plots.digit_panels({"p": {"r": IMAGES, "s": -IMAGES}, "q": {"r": IMAGES, "s": IMAGES}}, ALT),
     "noise fields": lambda: plots.noise_fields({"a": plots.grid_points(1, 3)}, plots.grid_points(2, 3), ALT),
     "point panels": lambda: plots.point_panels({"p": GROUPS, "q": GROUPS}, COLOURS, ALT),
