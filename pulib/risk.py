@@ -3,7 +3,7 @@
 A loss l >= 0 of an image is read as a probability (autoencoding binary classifier, Yamanaka et al. 2019,
 arXiv 1903.10709): p(normal | x) = exp(-l). With it the cross-entropy of a normal image is l, and that of a
 sensitive one is -log(1 - exp(-l)). Nothing here knows of images, networks or devices: the inputs are vectors
-of losses, the outputs are scalars.
+of losses (or of scores, for the error rate), the outputs are scalars.
 """
 
 from typing import Literal
@@ -69,7 +69,7 @@ def normal_part(loss_u: Tensor, loss_s: Tensor, prior: float) -> Tensor:
 def _check_losses(**losses: Tensor) -> None:
     for name, values in losses.items():
         if len(values) == 0:
-            raise ValueError(f"{name} is empty; this risk needs at least one loss there (was `sensitive` given to `fit`?)")
+            raise ValueError(f"{name} is empty; this risk needs at least one loss or score there (was `sensitive` given to `fit`?)")
 
 
 def correct(value: Tensor, correction: Correction) -> Tensor:
@@ -114,3 +114,23 @@ def pu_risk(
     if temperature is None or prior == 0:
         return risk
     return risk + prior * sensitive_loss(loss_s, temperature).mean()
+
+
+def pu_error(score_u: Tensor, score_s: Tensor, prior: float) -> Tensor:
+    """The error rate of a classifier that calls scores below 0 sensitive, from unlabeled and sensitive points alone.
+
+    prior P_S(g >= 0) + P_U(g < 0) - prior P_S(g < 0): sensitive points missed, and the PU form of the normal points
+    accused, which is `normal_part` with the loss "1 if called sensitive, else 0" (du Plessis et al. 2014). It is
+    unbiased for a fixed classifier and has no slope; the estimate itself may be negative.
+
+    Args:
+        score_u: g of unlabeled points, [n_u]; high means normal.
+        score_s: g of sensitive points, [n_s].
+        prior: share of sensitive points in U, in [0, 1).
+
+    Raises:
+        ValueError: prior outside [0, 1), or no score on a side.
+    """
+    _check_losses(score_u=score_u, score_s=score_s)
+    called_u, called_s = (score_u < 0).float(), (score_s < 0).float()
+    return check_prior(prior) * (1 - called_s.mean()) + normal_part(called_u, called_s, prior)

@@ -143,6 +143,11 @@ CASES = [
         ValueError,
         ["unlabeled_digits must have one digit per image", "3 for 4"],
     ),
+    ("share below that of S", lambda b: data.prior_in_unlabeled(0.05, 1000, 100), ValueError, ["prior_all must be a number in [0.09091, 1)", "got 0.05"]),
+    ("share of 1", lambda b: data.prior_in_unlabeled(1.0, 10, 10), ValueError, ["prior_all must be a number in [0.5, 1)", "got 1.0"]),
+    ("nan share", lambda b: data.prior_in_unlabeled(NAN, 10, 0), ValueError, ["prior_all must be a number in [0, 1)", "got nan"]),
+    ("share without U", lambda b: data.prior_in_unlabeled(0.5, 0, 10), ValueError, ["n_unlabeled must be a whole number >= 1", "got 0"]),
+    ("share with half an S", lambda b: data.prior_in_unlabeled(0.5, 10, 0.5), ValueError, ["n_sensitive must be a whole number >= 0", "got 0.5"]),
     # data and weights files
     ("flipped bit in the digits", lambda b: after(lambda: b.flip("digits.npz"), data.load_digits), DataError, ["digits.npz is corrupt", "git checkout"]),
     ("truncated digits", lambda b: after(lambda: b.cut("digits.npz"), data.load_pu), DataError, ["digits.npz is corrupt", "git checkout"]),
@@ -230,6 +235,9 @@ CASES = [
     ("temperature 0", lambda b: pu(temperature=0), ValueError, ["temperature must be a finite number > 0", "got 0"]),
     ("nan temperature", lambda b: risk.sensitive_loss(ONE, NAN), ValueError, ["temperature must be a finite number > 0", "got nan"]),
     ("no unlabeled losses", lambda b: risk.pu_risk(ONE[:0], ONE, 0.1), ValueError, ["loss_u is empty", "at least one loss"]),
+    ("prior of an error rate", lambda b: risk.pu_error(ONE, ONE, 1.0), ValueError, [SPLIT, "got 1.0"]),
+    ("no unlabeled scores", lambda b: risk.pu_error(ONE[:0], ONE, 0.1), ValueError, ["score_u is empty", "at least one loss or score"]),
+    ("no sensitive scores", lambda b: risk.pu_error(ONE, ONE[:0], 0.0), ValueError, ["score_s is empty", "at least one loss or score"]),
     # diffusion
     ("unknown prediction", lambda b: new_model((8, 8), "x0"), ValueError, ["prediction must be 'eps' or 'v'", "got 'x0'"]),
     ("unknown schedule", lambda b: new_model((8, 8), schedule="sine"), ValueError, ["schedule must be one of ['cosine', 'linear']", "got 'sine'"]),

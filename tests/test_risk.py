@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulib.risk import correct, normal_part, pu_risk, sensitive_loss, supervised_risk, unsupervised_risk
+from pulib.risk import correct, normal_part, pu_error, pu_risk, sensitive_loss, supervised_risk, unsupervised_risk
 
 corrections = st.sampled_from(["none", "clip", "abs"])
 temperatures = st.floats(0.1, 1000)
@@ -101,3 +101,23 @@ def test_supervised_risk_is_the_binary_cross_entropy(loss_u, loss_s, temperature
     p_normal = torch.exp(-torch.cat([loss_u.double(), loss_s.double() / temperature]))
     exact = F.binary_cross_entropy(p_normal, (torch.arange(len(p_normal)) < len(loss_u)).double())
     torch.testing.assert_close(supervised_risk(loss_u, loss_s, temperature).double(), exact, rtol=1e-4, atol=1e-5)
+
+
+scores = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=20).map(torch.tensor)
+
+
+@given(scores, scores)
+def test_with_true_labels_the_pu_error_is_the_share_of_wrong_calls(score_n, score_hidden):
+    score_u = torch.cat([score_n, score_hidden])
+    wrong = (score_n < 0).sum() + (score_hidden >= 0).sum()
+    prior = len(score_hidden) / len(score_u)
+    assert pu_error(score_u, score_hidden, prior).item() == pytest.approx(wrong.item() / len(score_u), abs=1e-6)
+
+
+@given(scores, scores, priors)
+def test_pu_error_lies_between_minus_the_prior_and_one_plus_it(score_u, score_s, prior):
+    assert -prior - 1e-6 <= pu_error(score_u, score_s, prior) <= 1 + prior + 1e-6
+
+
+def test_pu_error_is_not_corrected():
+    assert pu_error(torch.ones(4), -torch.ones(4), 0.3).item() == pytest.approx(-0.3)
