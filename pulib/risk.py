@@ -33,8 +33,8 @@ def sensitive_loss(loss: Tensor, temperature: float = 1.0) -> Tensor:
 def sensitive_slope(loss: Tensor, temperature: float = 1.0) -> Tensor:
     """d/dl of -log(1 - exp(-l / temperature)): -1 / (temperature (exp(l / temperature) - 1)); same shape as `loss`.
 
-    By the chain rule; expm1 keeps the digits of small l. It is never steeper than -1 / l, as e^u - 1 >= u. (`sensitive_loss` is flat
-    below `SMALLEST_LOSS`.)
+    By the chain rule; expm1 keeps the digits of small l. It is never steeper than -1 / l, as e^u - 1 >= u. (`sensitive_loss` is
+    flat where l / temperature is below `SMALLEST_LOSS`.)
 
     Raises:
         ValueError: temperature is not a finite number > 0.
