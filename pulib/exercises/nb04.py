@@ -175,7 +175,7 @@ CHANCE = Exercise(
         Mistake("this is the chance of at least one image of S; asked for is none", lambda u, s, b: 1 - training.chance_without_sensitive(u, s, b)),
         Mistake("this is the chance that *all* are images of S; you took the wrong share", lambda u, s, b: math.comb(s, b) / math.comb(u + s, b)),
         Mistake("this is the chance that *all* are images of S, drawn with replacement", lambda u, s, b: (s / (u + s)) ** b),
-        Mistake("the share of S is n_S / (n_U + n_S): the deck holds both sets", lambda u, s, b: (1 - s / u) ** b),
+        Mistake("the share of S is taken of the whole deck, which holds both sets", lambda u, s, b: (1 - s / u) ** b),
         Mistake("with each card the whole deck shrinks too, not only the part of U", lambda u, s, b: math.prod((u - k) / (u + s) for k in range(b))),
         Mistake("with each card the part of U shrinks too, not only the whole deck", lambda u, s, b: math.prod(u / (u + s - k) for k in range(b))),
         Mistake("you are one card off: the first is drawn from the whole deck", lambda u, s, b: math.prod((u - k) / (u + s - k) for k in range(1, b + 1))),
