@@ -53,10 +53,14 @@ SYMBOLS = (
     Symbol("$l_N(x)$, $l_S(x)$", "`loss`, `sensitive_loss`", "loss of calling $x$ normal, of calling it sensitive", "02"),
     Symbol("$v$", "`value`", "the inner term of (2.8), before it is corrected", "02"),
     Symbol("$R$", "`pu_risk`", "the risk that training minimises", "02 03 04"),
-    Symbol("$\\theta$", "`model.parameters()`", "the weights of a network", "01 03"),
+    Symbol("$\\theta$", "`model.parameters()`", "the weights of a network", "01 03 04"),
+    Symbol("$\\bar\\theta$, $\\lambda$", "`averaged`, `decay`", "the moving average of the weights, and the share of it that a step keeps", "04"),
     Symbol("$\\tau$", "`temperature`", "the temperature of the log term", "03"),
     Symbol("NSR", "`nsr`", "non-sensitive rate: the share of drawings that are normal", "03 04"),
     Symbol("$e_N$, $e_S$", "`e_normal`, `e_sensitive`", "share of normal images that the judge calls sensitive, and of sensitive ones that it calls normal", "04"),
+    Symbol("$q_k$", "", "share of digit $k$ among the drawings of normal digits", "04"),
+    Symbol("$\\hat p$, $p$, $n$", "`successes / n`", "a share measured on $n$ drawings, and the true one behind it", "04"),
+    Symbol("$z$", "`z`", "how many standard deviations an interval reaches; 1.96 for 95 %", "04"),
 )
 
 

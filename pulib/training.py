@@ -8,6 +8,7 @@ the same unlabeled images with the same noise.
 import copy
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from .data import DATA, DataError, check_count, check_normal, check_positive, distort, read_verified, write_atomic
 from .diffusion import NoisePredictor, cosine_schedule, denoising_loss, draw_timesteps, linear_schedule, min_snr_density
+from .risk import pu_risk
 from .unet import UNet
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (loss_u [n_u], loss_s [n_s]) -> risk []
@@ -151,12 +153,34 @@ def fit(
         accelerator.backward(risk)
         accelerator.clip_grad_norm_(trained.parameters(), settings.clip_norm)
         optimizer.step()
-        _average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
+        average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
         done = step + 1
         if checkpoint is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
             save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler)
         mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
         yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
+
+
+def batch_risk(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor, t: Tensor, noise: Tensor, prior: float) -> Tensor:
+    """R of one batch, a scalar to minimise: `pu_risk` of l on U and on S, from one call of the network.
+
+    (PU diffusion, arXiv 2503.03789, equation 13, with its means taken over the batch.)
+
+    Args:
+        model: its weights get the gradient.
+        unlabeled, sensitive: images of U [n_u, ...] and of S [n_s, ...].
+        t, noise: level int64 [n_u + n_s] and noise [n_u + n_s, ...] of each image, those of U first.
+        prior: share of sensitive images in U, in [0, 1).
+
+    Raises:
+        ValueError: t or noise has not one row per image, or prior is outside its range.
+    """
+    n = len(unlabeled) + len(sensitive)
+    if len(t) != n or len(noise) != n:
+        raise ValueError(f"t and noise must have one row for each of the {n} images; got {len(t)} and {len(noise)}")
+    losses = denoising_loss(model, torch.cat([unlabeled, sensitive]), t, noise, model.schedule)
+    loss_u, loss_s = losses.split([len(unlabeled), len(sensitive)])
+    return pu_risk(loss_u, loss_s, prior)
 
 
 def _losses(model, schedule, density: Tensor, unlabeled, sensitive, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
@@ -188,6 +212,22 @@ def batch_rows(size: int, n: int, step: int, seed: int) -> Tensor:
     return deck[offset : offset + n]
 
 
+def chance_without_sensitive(n_unlabeled: int, n_sensitive: int, batch: int) -> float:
+    """Chance that a batch from one shuffled deck of U and S holds no image of S: why `fit` has a loader for each.
+
+    A batch is `batch` different images, and every choice of them is as likely as any other. C(n_unlabeled, batch) of the
+    C(n_unlabeled + n_sensitive, batch) choices hold images of U alone (hypergeometric distribution).
+
+    Raises:
+        ValueError: a count is not a whole number >= 1, or the batch is larger than the deck.
+    """
+    counts = dict(n_unlabeled=n_unlabeled, n_sensitive=n_sensitive, batch=batch)
+    u, s, b = (check_count(value, name) for name, value in counts.items())
+    if b > u + s:
+        raise ValueError(f"batch must be at most {u + s}, the number of all images; got {b}")
+    return math.comb(u, b) / math.comb(u + s, b)
+
+
 def learning_rate(step: int, settings: Settings) -> float:
     """Linear warm-up to `settings.lr`, then a half cosine that ends at 0 after the last step."""
     if step < settings.warmup:
@@ -197,11 +237,26 @@ def learning_rate(step: int, settings: Settings) -> float:
 
 
 @torch.no_grad()
-def _average(averaged: nn.Module, trained: nn.Module, decay: float) -> None:
+def average(averaged: nn.Module, trained: nn.Module, decay: float) -> nn.Module:
+    """Move the weights of `averaged` towards those of `trained`: decay averaged + (1 - decay) trained, in place.
+
+    Drawings of the averaged weights are better than those of the last ones (exponential moving average; Ho et al. 2020,
+    arXiv 2006.11239, appendix B). Buffers, which no optimiser moves, are copied. `trained` stays as it is, and the
+    average takes no part in gradients.
+
+    Returns:
+        `averaged`.
+
+    Raises:
+        ValueError: decay is not in [0, 1].
+    """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be in [0, 1]; got {decay!r}")
     for slow, fast in zip(averaged.parameters(), trained.parameters()):
         slow.lerp_(fast, 1 - decay)
     for slow, fast in zip(averaged.buffers(), trained.buffers()):
         slow.copy_(fast)
+    return averaged
 
 
 def _check_images(unlabeled: Tensor, sensitive: Tensor | None) -> None:

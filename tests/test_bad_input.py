@@ -13,6 +13,7 @@ from pulib.training import CheckpointError, Settings, fit, new_model
 from pulib.unet import UNet
 
 IMAGES = torch.zeros(4, 1, 8, 8)
+LEVELS = torch.zeros(6).long()
 ONE = torch.ones(1)
 NAN = float("nan")
 SHORT = {"batch_unlabeled": 2, "batch_sensitive": 1, "precision": "no"}
@@ -60,6 +61,10 @@ def box(tmp_path, monkeypatch):
 
 def train(unlabeled=IMAGES, sensitive=None, objective=risk.unsupervised_risk, **changes):
     return next(fit(new_model((8, 8)), unlabeled, objective, Settings(2, **(SHORT | changes)), sensitive))
+
+
+def batch_risk(t=LEVELS, prior=0.1):
+    return training.batch_risk(new_model((8, 8)), IMAGES, IMAGES[:2], t, torch.zeros(6, 1, 8, 8), prior)
 
 
 def split_of(unlabeled, sensitive, u_digits, s_digits, normal="even"):
@@ -227,6 +232,11 @@ CASES = [
     ("clipping to nothing", lambda b: Settings(1, clip_norm=0), ValueError, ["clip_norm must be a finite number > 0", "got 0"]),
     ("negative warm-up", lambda b: Settings(1, warmup=-1), ValueError, ["warmup must be a whole number >= 0", "got -1"]),
     ("frozen average", lambda b: Settings(1, ema=1.0), ValueError, ["ema must be in [0, 1)", "got 1.0"]),
+    ("batch of no cards", lambda b: training.chance_without_sensitive(5, 5, 0), ValueError, ["batch must be a whole number >= 1", "got 0"]),
+    ("batch larger than the deck", lambda b: training.chance_without_sensitive(5, 3, 9), ValueError, ["batch must be at most 8", "got 9"]),
+    ("levels for U alone", lambda b: batch_risk(LEVELS[:4]), ValueError, ["t and noise must have one row for each of the 6 images", "4 and 6"]),
+    ("prior of a batch's risk", lambda b: batch_risk(prior=1.5), ValueError, [SPLIT, "got 1.5"]),
+    ("decay above 1", lambda b: training.average(new_model((8, 8)), new_model((8, 8)), 1.1), ValueError, ["decay must be in [0, 1]", "got 1.1"]),
     ("unknown precision", lambda b: Settings(1, precision="fp8"), ValueError, ["precision must be 'auto', 'no', 'bf16' or 'fp16'", "got 'fp8'"]),
     # risks
     ("prior of a risk", lambda b: pu(1.2), ValueError, [SPLIT, "got 1.2"]),

@@ -297,6 +297,47 @@ def test_the_average_follows_the_weights_with_the_stated_decay(tmp_path):
         assert torch.equal(final[f"ema.{name}"], last.model.state_dict()[name])
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.3, 1.0])
+def test_the_average_mixes_weights_copies_buffers_and_leaves_the_trained_ones(decay):
+    slow, fast = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).requires_grad_(False), nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    fast(torch.rand(9, 3))  # so that the buffers differ
+    before, other = weights(slow), weights(fast)
+    assert training.average(slow, fast, decay) is slow
+    assert_same(weights(fast), other)
+    assert not any(p.requires_grad for p in slow.parameters())
+    for name, value in slow.named_parameters():
+        torch.testing.assert_close(value, decay * before[name] + (1 - decay) * other[name])
+    assert all(torch.equal(value, other[name]) for name, value in slow.named_buffers())
+
+
+# ---------------------------------------------------------------------------------------- the risk of a batch
+
+
+def test_risk_of_a_batch_is_that_of_a_step_of_training():
+    model, settings = new_model((8, 8)), short()
+    record = next(fit(model, UNLABELED, pu, settings, SENSITIVE))
+    drawn = [training._draw(images, n, settings, 0, stream, torch.ones(1000)) for stream, (images, n) in enumerate([(UNLABELED, 6), (SENSITIVE, 3)])]
+    (x0_u, *_), (x0_s, *_) = drawn
+    t, noise = (torch.cat(pair) for pair in list(zip(*drawn, strict=True))[1:])
+    value = training.batch_risk(model, x0_u, x0_s, t, noise, 0.3)
+    assert value.item() == pytest.approx(record.risk, rel=1e-5)
+    value.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(("n_u", "n_s", "batch"), [(20, 5, 8), (1375, 125, 32)])
+def test_chance_of_a_batch_without_sensitive_images_is_that_of_shuffling(n_u, n_s, batch):
+    generator, runs = torch.Generator().manual_seed(0), 4000
+    none = sum(int((torch.randperm(n_u + n_s, generator=generator)[:batch] < n_u).all()) for _ in range(runs)) / runs
+    chance = training.chance_without_sensitive(n_u, n_s, batch)
+    assert none == pytest.approx(chance, abs=4 * (chance * (1 - chance) / runs) ** 0.5)
+
+
+def test_chance_of_a_batch_without_sensitive_images_at_its_ends():
+    assert training.chance_without_sensitive(3, 1, 1) == 0.75
+    assert training.chance_without_sensitive(3, 2, 4) == 0.0  # more cards than U has
+
+
 # ----------------------------------------------------------------------------------- batches and the rate
 
 
