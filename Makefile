@@ -1,6 +1,7 @@
 # make lab    work through the course in JupyterLab
 # make test   run all tests
 # make course execute the notebooks with papermill into build/course/ (one of them: make course NB=04)
+# make site   write the executed course as a web site into build/site/, to be read without Python or network
 # make clean  remove what these made
 # The first call sets up .venv (some minutes, some GB of downloads for torch); later calls reuse it.
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.pulib-installed
 
-.PHONY: setup lab test course notebooks clean
+.PHONY: setup lab test course site notebooks clean
 .DEFAULT_GOAL := lab
 
 setup: $(STAMP)
@@ -18,7 +19,7 @@ $(STAMP): pyproject.toml
 	@echo "Setting up $(VENV): Python packages, torch among them. This happens once and takes some minutes."
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else f"Python 3.10 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12 setup")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[test]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[test,site]'
 	@touch $(STAMP)
 	@echo "Set up."
 
@@ -30,6 +31,12 @@ test: setup
 
 course: setup
 	$(BIN)/python notebooks/course.py $(NB)
+
+# the committed outputs are shown, nothing is executed
+site: setup
+	rm -rf build/site
+	$(BIN)/python -m sphinx -q -E -c docs -d build/site-doctrees . build/site
+	@echo "Open build/site/index.html in a browser."
 
 # for authors: execute the notebooks and write their committed outputs
 notebooks: setup
