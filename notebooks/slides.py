@@ -13,6 +13,7 @@ Nothing is executed and nothing is fetched. No cell is tagged by hand; a rule de
 - Everything else is said, not shown: speaker notes hold the whole text, hints, and the common wrong answers.
 """
 
+import ast
 import base64
 import html
 import re
@@ -42,7 +43,8 @@ LINES = 15.2  # lines of text that fit on a slide below its title
 LINE = 1.35  # height of a line in em, as in course.css
 FIGURE, SMALL_FIGURE, CAPTION = 11.5, 8.5, 2.4  # lines: a figure's height at most, and at least where it shares a slide
 WIDTH, CODE_WIDTH = 92, 112  # letters in a line
-CODE_LINES, SENTENCE, SHORT = 12, 230, 25  # lines of code and letters in a sentence that are shown; a sentence that says little
+CODE_LINES, SENTENCE, SHORT = 14, 230, 25  # lines of code and letters in a sentence that are shown; a sentence that says little
+ROWS = 11  # of a table
 
 # ------------------------------------------------------------------------------------------ the pieces
 
@@ -121,15 +123,18 @@ def markdown_pieces(source: str) -> Iterator[Piece]:
 
 
 def brief(text: str) -> str:
-    """The text, or if it is long its first sentence."""
-    return text if visible(text) <= SENTENCE else sentences(text)[0]
+    """The text, or if it is long as many of its sentences as are shown, at least one."""
+    found = sentences(text)
+    while len(found) > 1 and visible(" ".join(found)) > SENTENCE:
+        found.pop()
+    return text if visible(text) <= SENTENCE else " ".join(found)
 
 
 def height(kind: str, text: str) -> float:
     """Room that Markdown takes on a slide, in lines; a caption has it in its figure's."""
     if kind == "equation":
         return 2.9 if re.search(r"frac|sum|int|under|left|boxed", text) else 2.1
-    fixed = {"caption": 0.0, "code": 0.75 * room(text, CODE_WIDTH), "table": min(1.1 * len(text.splitlines()), LINES - 3)}
+    fixed = {"caption": 0.0, "code": 0.7 * room(text.replace("```", ""), CODE_WIDTH), "table": min(1.1 * len(text.splitlines()), LINES - 3)}
     return fixed.get(kind, room(text) + 0.3 * len(text.splitlines()))
 
 
@@ -138,27 +143,34 @@ def code_pieces(cell: nbformat.NotebookNode) -> Iterator[Piece]:
     printed, *outcome = "".join(output.get("text", "") for output in cell.outputs).split("You made no prediction.\n")
     shown = [output for output in cell.outputs if {"image/png", "text/markdown"} & output.get("data", {}).keys()]
     if printed.strip():
-        code = "" if shown or outcome else fenced(short_code(cell.source), "python")
+        code = "" if shown or outcome else fenced(short_code(cell.source, CODE_LINES - len(printed.splitlines())), "python")
         text = f"{code}\n\n{fenced(printed.strip(), 'text')}".strip()
         yield Piece("printed", text, height("code", text))
     if outcome:
         yield Piece("outcome", f"> **{outcome[0].strip()}**", 0.5)
     for output in shown:
-        yield figure(output) if "image/png" in output.data else markdown_output(output.data["text/markdown"])
+        if "image/png" in output.data:
+            yield figure(output)
+        else:
+            yield from markdown_output(output.data["text/markdown"])
 
 
-def markdown_output(text: str) -> Piece:
+def markdown_output(text: str) -> Iterator[Piece]:
+    """The library's code, or a table; a long table in parts."""
     if text.startswith("|"):
-        return Piece("table", text, height("table", text))
-    code = fenced(short_code(text.removeprefix("```python\n").removesuffix("```")), "python")
-    return Piece("printed", code, height("code", code))
+        head, rule, *rows = text.splitlines()
+        for i in range(0, len(rows), ROWS):
+            part = "\n".join([head, rule, *rows[i : i + ROWS]])
+            yield Piece("table", part, height("table", part))
+    elif code := fenced(short_code(text.removeprefix("```python\n").removesuffix("```")), "python"):
+        yield Piece("printed", code, height("code", code))
 
 
-def short_code(source: str) -> str:
-    """Code without docstrings; if it is long, its lines that name an equation; or nothing."""
+def short_code(source: str, most: int = CODE_LINES) -> str:
+    """Code without docstrings; if it takes more than `most` lines, those that name an equation; or nothing."""
     lines = re.sub(r'^ *""".*?"""\n', "", source, flags=re.DOTALL | re.MULTILINE).strip().splitlines()
-    if sum(room(line, CODE_WIDTH) for line in lines) > CODE_LINES:
-        lines = [line.strip() for line in lines if re.search(r"#.*\(\d\.\d+\)", line)][:CODE_LINES]
+    if sum(room(line, CODE_WIDTH) for line in lines) > most:
+        lines = [line.strip() for line in lines if re.search(r"#.*\(\d\.\d+\)", line)][:most]
     return "\n".join(lines)
 
 
@@ -178,12 +190,33 @@ def figure(output: nbformat.NotebookNode) -> Piece:
 
 
 def prediction(cell: nbformat.NotebookNode, parameters: str) -> Piece:
-    """The question of a cell tagged `predict`, which has no outputs: the cell is run with a stand-in for the widget."""
-    asked: list[str] = []
-    names = {"widgets": SimpleNamespace(predict=lambda *texts: asked.extend(texts))}
-    exec(f"{parameters}\n{cell.source}", names)
-    choices = "\n".join(f"- **{letter}.** {choice}" for letter, choice in zip(ascii_uppercase, asked[1:]))
-    return Piece("predict", title="Predict", text=f"**{asked[0]}**\n\n{choices}", notes="Let everyone decide, and take a show of hands, before you go on.")
+    """The question of a cell tagged `predict` and its answers by letter."""
+    question, *answers = asked(cell, parameters)
+    choices = "\n".join(f"- **{letter}.** {answer}" for letter, answer in zip(ascii_uppercase, answers))
+    notes = "Let everyone decide, and take a show of hands, before you go on."
+    return Piece("predict", f"**{question}**\n\n{choices}", notes=notes, title="Predict")
+
+
+def asked(cell: nbformat.NotebookNode, parameters: str) -> list[str]:
+    """Question and answers as the cell's text says; without outputs, of the cell run with a stand-in for the widget."""
+    texts = [output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    if texts and texts[0].startswith("Predict: "):
+        question, *answers = texts[0].removeprefix("Predict: ").splitlines()
+        return [question, *(answer.removeprefix("  - ") for answer in answers if answer.startswith("  - "))]
+    found: list[str] = []
+    names = {"widgets": SimpleNamespace(predict=lambda *texts: found.extend(texts))}
+    try:
+        exec(f"{parameters}\n{cell.source}", names)
+    except NameError:  # a text holds a number of the run
+        exec(compile(ast.fix_missing_locations(Unknown().visit(ast.parse(cell.source))), "predict", "exec"), names)
+    return found
+
+
+class Unknown(ast.NodeTransformer):
+    """Puts … for the values in texts."""
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.expr:
+        return ast.Constant("…")
 
 
 def exercise(card: Card) -> Piece:
@@ -299,7 +332,7 @@ def deck(notebook: nbformat.NotebookNode) -> list[Slide]:
         elif piece.title:
             made.alone(piece)
         elif piece.kind == "prose":
-            add_prose(made, piece.text, after, alone=before.kind == after.kind == "heading")
+            add_prose(made, piece.text, after, alone=before.kind == "heading" and bool(after.kind == "heading" or after.title))
         else:
             made.add(piece)
         before = piece
@@ -320,7 +353,7 @@ def key_sentences(text: str, leads: bool, alone: bool) -> str:
         return "\n".join(f"- {sentence}" for sentence in found)
     last = found[-2:] if found and visible(found[-1]) < SHORT else found[-1:]
     keep = [s for s in found if "**" in s][:2] + (last if leads else [])
-    return " ".join(dict.fromkeys(keep or [s for s in found[:1] if visible(s) >= SHORT]))
+    return " ".join(dict.fromkeys(keep or [s for s in found if visible(s) >= SHORT][:1]))
 
 
 def without_empty(slides: list[Slide]) -> list[Slide]:
