@@ -1,6 +1,8 @@
 # make lab    work through the course in JupyterLab
 # make test   run all tests
 # make course execute the notebooks with papermill into build/course/ (one of them: make course NB=04)
+# make slides write lecture slides into build/slides/ (one notebook: make slides NB=04)
+# make handout write notebooks to hand out and to mark with, and a teaching guide, into build/handout/
 # make clean  remove what these made
 # The first call sets up .venv (some minutes, some GB of downloads for torch); later calls reuse it.
 
@@ -9,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.pulib-installed
 
-.PHONY: setup lab test course notebooks clean
+.PHONY: setup lab test course slides handout notebooks timings clean
 .DEFAULT_GOAL := lab
 
 setup: $(STAMP)
@@ -18,7 +20,7 @@ $(STAMP): pyproject.toml
 	@echo "Setting up $(VENV): Python packages, torch among them. This happens once and takes some minutes."
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else f"Python 3.10 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12 setup")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[test]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[test,site]'
 	@touch $(STAMP)
 	@echo "Set up."
 
@@ -30,6 +32,17 @@ test: setup
 
 course: setup
 	$(BIN)/python notebooks/course.py $(NB)
+
+# the committed outputs are shown, nothing is executed
+slides: setup
+	$(BIN)/python notebooks/slides.py $(NB)
+
+handout: setup
+	$(BIN)/python notebooks/handout.py
+
+# for authors: measure the run times that the teaching guide gives where `make course` was not run
+timings: course
+	$(BIN)/python notebooks/handout.py --record
 
 # for authors: execute the notebooks and write their committed outputs
 notebooks: setup

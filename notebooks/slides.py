@@ -370,13 +370,26 @@ def without_empty(slides: list[Slide]) -> list[Slide]:
 # ------------------------------------------------------------------------------------------- the files
 
 
+def installed(package: str) -> Path:
+    """The folder of an installed package."""
+    found = find_spec(package)
+    if found is None:
+        raise SystemExit(f"{package} is not installed; run: pip install -e '.[site]'")
+    return Path(found.submodule_search_locations[0])
+
+
+REVEAL = ("LICENSE", "dist/reveal.js", "dist/reveal.css", "dist/theme/white.css", "dist/theme/fonts/source-sans-pro", "plugin/notes/notes.js")
+
+
 def libraries() -> None:
-    """Copy reveal.js and MathJax, which pip installed, beside the slides."""
-    reveal = Path(find_spec("sphinx_revealjs").submodule_search_locations[0]) / "_static" / "revealjs"
-    mathjax = Path(find_spec("sphinx-mathjax-offline").submodule_search_locations[0]) / "static" / "mathjax"
+    """Copy what the slides need of reveal.js and MathJax, which pip installed, beside them."""
+    reveal = installed("sphinx_revealjs") / "_static" / "revealjs"
+    mathjax = installed("sphinx-mathjax-offline") / "static" / "mathjax"
     target = SLIDES / "lib" / "reveal"
-    unused = shutil.ignore_patterns("*.map", "*.scss", "*.eot", "*.ttf", "*.esm.js", "highlight", "markdown", "math", "search", "zoom", "css")
-    shutil.copytree(reveal, target, ignore=unused, dirs_exist_ok=True)
+    for path in (path for name in REVEAL for path in ((reveal / name).glob("*") if (reveal / name).is_dir() else [reveal / name])):
+        if path.suffix not in (".eot", ".ttf"):  # browsers take the .woff
+            (target / path.relative_to(reveal)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target / path.relative_to(reveal))
     shutil.copy(HERE / "templates" / "slides" / "course.css", target / "dist" / "theme")
     shutil.copy(mathjax / "tex-svg-full.js", SLIDES / "lib")
 

@@ -12,7 +12,7 @@ from build import HERE, tags
 from pulib.data import BUILD
 
 TIMINGS = HERE.parent / "docs" / "timings.json"  # seconds per notebook, used until `make course` has measured here
-WORDS_PER_MINUTE = 180
+WORDS_PER_MINUTE, SPOKEN_PER_MINUTE = 180, 130
 
 CARD = re.compile(r"\s*### Exercise (?P<key>\d\d\.\d+): (?P<title>.+)\n\s*(?P<stars>★+)☆* · (?P<minutes>\d+) minutes? · expected: (?P<expected>.+)\n")
 DETAILS = re.compile(r"<details>\s*<summary>.*?</summary>(.*?)</details>", re.DOTALL)
@@ -65,7 +65,7 @@ def prose(notebook: nbformat.NotebookNode) -> str:
     """The text to be read: no hints, equations, code, tables' frames, addresses or references."""
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     text = re.split(r"^## References$", text, flags=re.MULTILINE)[0]
-    for gone in (DETAILS, re.compile(r"```.*?```|\$\$.*?\$\$", re.DOTALL), re.compile(r"\$[^$]+\$|`[^`]+`|\]\([^)]+\)|[|#*\[\]☆★-]")):
+    for gone in (DETAILS, re.compile(r"```.*?```|\$\$.*?\$\$", re.DOTALL), re.compile(r"\$[^$]+\$|`[^`]+`|\]\([^)]+\)|[|#*\[\]☆★]")):
         text = gone.sub(" ", text)
     return text
 
@@ -84,16 +84,25 @@ def seconds() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Times:
-    """Minutes that a notebook takes: reading (by words), exercises (by their cards), running (measured)."""
+    """Minutes that a notebook takes: to talk it through, to read, to do its exercises, to run."""
 
+    talk: int
     reading: int
     exercises: int
     running: int
 
+    @property
+    def learner(self) -> int:
+        """Minutes of somebody who works alone."""
+        return self.reading + self.exercises + self.running
+
 
 def times(path: Path, notebook: nbformat.NotebookNode, measured: dict[str, float]) -> Times:
+    text = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    shown = text.count("$$") // 2 + text.count("**Figure ")
     return Times(
-        ceil(words(notebook) / WORDS_PER_MINUTE),
+        ceil(words(notebook) / SPOKEN_PER_MINUTE + 0.5 * shown),
+        round(words(notebook) / WORDS_PER_MINUTE),
         sum(card.minutes for card in cards(notebook)),
         ceil(measured.get(path.stem, 60) / 60),
     )
