@@ -233,10 +233,9 @@ def marked(tmp_path_factory) -> dict[str, list[mark.Mark]]:
         "untouched": submission(folder, "untouched", {}, "pass"),
         "right": submission(folder, "right", RIGHT),
         "partly wrong": submission(folder, "partly", RIGHT | WRONG, TRICKS),
-        "endless": submission(folder, "endless", RIGHT | {"01.2": "[0 for _ in iter(int, 1)]"}, "import subprocess; subprocess.Popen(['sleep', '300'])"),
     }
-    with ThreadPoolExecutor(2) as pool:
-        jobs = {name: pool.submit(mark.mark, path, cards(sample()), 6 if name == "endless" else 120) for name, path in made.items()}
+    with ThreadPoolExecutor(3) as pool:
+        jobs = {name: pool.submit(mark.mark, path, cards(sample()), 120) for name, path in made.items()}
         return {name: job.result() for name, job in jobs.items()}
 
 
@@ -254,9 +253,27 @@ def test_a_wrong_answer_gets_its_diagnosis_whatever_the_submission_prints_or_pat
     assert (second.points, second.state) == (2, "right")
 
 
-def test_an_endless_submission_is_stopped(marked):
-    last = marked["endless"][-1]
-    assert last.points == 0 and ("did not finish" in last.says or "not reached in 6 seconds" in last.says)
+def test_an_endless_process_is_stopped_with_its_children(tmp_path):
+    code = "import subprocess, time; open('pid', 'w').write(str(subprocess.Popen(['sleep', '300']).pid)); time.sleep(300)"
+    assert not mark.run_apart([sys.executable, "-c", code], str(tmp_path), 2)
+    child = Path(f"/proc/{(tmp_path / 'pid').read_text()}/cmdline")
+    assert not child.exists() or child.read_bytes() == b""  # gone, or dead and not yet collected
+
+
+def test_what_was_told_before_a_submission_was_stopped_counts(tmp_path, monkeypatch):
+    def stopped(command, folder, time_limit):
+        mark.tell(Path(command[-1]), {"key": "01.1", "state": "wrong", "says": "your function did not finish"})
+        return False
+
+    monkeypatch.setattr(mark, "run_apart", stopped)
+    marks = mark.mark(submission(tmp_path, "endless", {}), cards(sample()), 5)
+    assert [m.points for m in marks] == [0, 0] and "did not finish" in marks[0].says and "not reached in 5 seconds" in marks[1].says
+
+
+def test_the_process_gets_no_environment_of_ours(tmp_path, monkeypatch):
+    monkeypatch.setenv("A_SECRET", "x")
+    assert mark.run_apart([sys.executable, "-c", "import os; open('names', 'w').write(' '.join(os.environ))"], str(tmp_path), 60)
+    assert "A_SECRET" not in (tmp_path / "names").read_text().split()
 
 
 def test_reports_of_a_submission_are_read_with_care():
