@@ -24,8 +24,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from build import HERE, notebooks
 from pulib import checks
 from pulib.data import BUILD, write_atomic
-from pulib.exercises import EXERCISES
-from teaching import TIMINGS, Card, Times, cards, is_solution, seconds, times
+from teaching import TIMINGS, Card, Times, cards, is_solution, seconds, times, wrong_answers
 
 HANDOUT = BUILD / "handout"
 SOURCE = HERE.parent / "docs" / "teaching.md"
@@ -87,11 +86,6 @@ run = subprocess.run(command, capture_output=True, text=True)
 print(run.stdout or run.stderr)"""
 
 
-def wrong_answers(key: str) -> str:
-    """What the check says to each known wrong answer, as a list."""
-    return "\n".join(f"- {mistake.says}." for mistake in EXERCISES[key].mistakes)
-
-
 # --------------------------------------------------------------------------------------------- plans
 
 
@@ -136,11 +130,15 @@ def plan(lessons: Sequence[Lesson], minutes: int, breaks: int = 0) -> list[Part]
 
 
 def in_class(lessons: Sequence[Lesson], minutes: int) -> list[Card]:
-    """The exercises that fit, easiest first."""
-    chosen: list[Card] = []
-    for card in sorted((card for lesson in lessons for card in lesson.cards), key=lambda card: (card.stars, card.key)):
-        if sum(c.minutes for c in chosen) + card.minutes <= minutes:
+    """The exercises that fit: always the easiest that is left of the notebook that has the fewest minutes so far."""
+    queues = [sorted(lesson.cards, key=lambda card: (card.stars, card.key)) for lesson in lessons]
+    spent, chosen = [0] * len(lessons), []
+    while any(queues):
+        i = min((i for i, queue in enumerate(queues) if queue), key=lambda i: spent[i])
+        card = queues[i].pop(0)
+        if sum(spent) + card.minutes <= minutes:
             chosen.append(card)
+            spent[i] += card.minutes
     return chosen
 
 

@@ -35,8 +35,7 @@ from nbformat.v4 import new_markdown_cell
 
 from build import HERE, notebooks, tags
 from pulib.data import BUILD
-from pulib.exercises import EXERCISES
-from teaching import CARD, DETAILS, Card, cards, is_solution
+from teaching import CARD, DETAILS, Card, cards, is_solution, wrong_answers
 
 SLIDES = BUILD / "slides"
 LINES = 15.2  # lines of text that fit on a slide below its title
@@ -222,9 +221,8 @@ class Unknown(ast.NodeTransformer):
 def exercise(card: Card) -> Piece:
     """The card and the stub; hint and wrong answers are for the lecturer."""
     stars = "★" * card.stars + "☆" * (3 - card.stars)
-    wrong = "\n".join(f"- {mistake.says}." for mistake in EXERCISES[card.key].mistakes) if card.key in EXERCISES else ""
     text = f"{stars} · {card.minutes} minutes\n\n{card.task}\n\n{fenced(card.stub, 'python')}"
-    notes = f"Expected: {card.expected}\n\n**Hint.** {card.hint}\n\n**Common wrong answers**\n\n{wrong}"
+    notes = f"Expected: {card.expected}\n\n**Hint.** {card.hint}\n\n**Common wrong answers**\n\n{wrong_answers(card.key)}"
     return Piece("exercise", text, notes=notes, title=f"Exercise {card.key}: {card.title}")
 
 

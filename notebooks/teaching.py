@@ -10,6 +10,7 @@ import nbformat
 
 from build import HERE, tags
 from pulib.data import BUILD
+from pulib.exercises import EXERCISES
 
 TIMINGS = HERE.parent / "docs" / "timings.json"  # seconds per notebook, used until `make course` has measured here
 WORDS_PER_MINUTE, SPOKEN_PER_MINUTE = 180, 130
@@ -54,6 +55,12 @@ def _card(card: re.Match, rest: str, code: str) -> Card:
         card["key"], card["title"], len(card["stars"]), int(card["minutes"]), card["expected"],
         DETAILS.sub("", rest).strip(), hint[1].strip() if hint else "", stub.strip(), function,
     )  # fmt: skip
+
+
+def wrong_answers(key: str) -> str:
+    """What the check says to known wrong answers, as a list; nothing for an exercise that nobody has defined."""
+    said = dict.fromkeys(mistake.says for mistake in EXERCISES[key].mistakes) if key in EXERCISES else ()
+    return "\n".join(f"- {sentence}." for sentence in said)
 
 
 def is_solution(cell: nbformat.NotebookNode) -> bool:
