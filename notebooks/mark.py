@@ -184,7 +184,7 @@ def exercises_of(submission: Path, prefix: str = "") -> tuple[str, list[Card]]:
 
 def sheet(name: str, notebook: str, marks: Sequence[Mark]) -> str:
     """The mark sheet as text."""
-    rows = [f"  {m.key}  {m.points}/{m.of}  {m.state:14}{m.title}{'' if m.state == 'right' else f': {m.says}'}" for m in marks]
+    rows = [f"  {m.key}  {m.points}/{m.of}  {m.state:14}{m.title}{f': {m.says}' if m.state == 'wrong' or not m.says.startswith(m.state) and m.state != 'right' else ''}" for m in marks]
     total = f"{name} ({notebook}): {sum(m.points for m in marks)} of {sum(m.of for m in marks)} points"
     return "\n".join([total, *rows])
 
