@@ -83,7 +83,7 @@ import sys
 submissions = ["submission.ipynb"]  # the files handed in
 command = [sys.executable, "{mark}", "--notebook", "{notebook}", *submissions]
 run = subprocess.run(command, capture_output=True, text=True)
-print(run.stdout or run.stderr)"""
+print(run.stdout + run.stderr)"""
 
 
 # --------------------------------------------------------------------------------------------- plans

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -87,11 +87,15 @@ def tell(report: Path, line: dict) -> None:
 # ------------------------------------------------------------------------------------------------ here
 
 
-def cells_to_run(notebook: nbformat.NotebookNode) -> list[str]:
-    """The code up to the last check, as what comes after it defines no answer."""
+def cells_to_run(notebook: nbformat.NotebookNode, functions: Iterable[str]) -> list[str]:
+    """The code up to the last that names one of the functions, as what comes after it defines no answer."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    checked = [i for i, source in enumerate(code) if "checks.check(" in source]
-    return code[: checked[-1] + 1] if checked else code
+    naming = [i for i, source in enumerate(code) if any(names(source, function) for function in functions)]
+    return code[: naming[-1] + 1] if naming else []
+
+
+def names(text: str, function: str) -> bool:
+    return bool(re.search(rf"\b{function}\b", text))
 
 
 def observed(submission: Path, exercises: Sequence[Card], time_limit: float) -> tuple[dict[str, dict], bool]:
@@ -100,7 +104,7 @@ def observed(submission: Path, exercises: Sequence[Card], time_limit: float) -> 
     with tempfile.TemporaryDirectory() as folder:
         job, report = Path(folder) / "job.json", Path(folder) / "report.jsonl"
         functions = {card.key: card.function for card in exercises}
-        job.write_text(json.dumps({"cells": cells_to_run(notebook), "functions": functions}), encoding="utf-8")
+        job.write_text(json.dumps({"cells": cells_to_run(notebook, functions.values()), "functions": functions}), encoding="utf-8")
         in_time = run_apart([sys.executable, str(Path(__file__).resolve()), "--run", str(job), str(report)], folder, time_limit)
         text = report.read_bytes()[:REPORT_BYTES].decode(errors="replace") if report.exists() else ""
     lines = [line for line in map(parsed, text.splitlines()) if line.get("key") in functions]
@@ -176,20 +180,41 @@ def mark(submission: Path, exercises: Sequence[Card], time_limit: float = TIME_L
 
 
 def exercises_of(submission: Path, prefix: str = "") -> tuple[str, list[Card]]:
-    """The course's notebook, by name or by the functions that the submission defines, and its exercises."""
+    """The course's notebook whose functions the submission names, and its exercises.
+
+    Raises:
+        ValueError: it names none of them.
+    """
     text = submission.read_text(encoding="utf-8", errors="replace")
     course = {path.stem: cards(nbformat.read(path, as_version=4)) for path in notebooks(prefix)}
-    return max(course.items(), key=lambda item: sum(bool(re.search(rf"\bdef {card.function}\b", text)) for card in item[1]))
+    counts = {stem: sum(names(text, card.function) for card in exercises) for stem, exercises in course.items()}
+    found = max(counts, key=counts.get)
+    if not counts[found]:
+        raise ValueError(f"{submission} has no exercise of {', '.join(course)}")
+    return found, course[found]
 
 
 def sheet(name: str, notebook: str, marks: Sequence[Mark]) -> str:
     """The mark sheet as text."""
-    rows = [f"  {m.key}  {m.points}/{m.of}  {m.state:14}{m.title}{f': {m.says}' if m.state == 'wrong' or not m.says.startswith(m.state) and m.state != 'right' else ''}" for m in marks]
+    rows = [f"  {m.key}  {m.points}/{m.of}  {m.state:14}{m.title}{reason(m)}" for m in marks]
     total = f"{name} ({notebook}): {sum(m.points for m in marks)} of {sum(m.of for m in marks)} points"
     return "\n".join([total, *rows])
 
 
-def main() -> None:
+def reason(mark: Mark) -> str:
+    """What the state does not say by itself."""
+    return "" if mark.state == "right" or mark.says.startswith("not attempted") else f": {mark.says}"
+
+
+def marked(path: Path, options: argparse.Namespace) -> str:
+    """The mark sheet of one submission, as text or JSON."""
+    notebook, exercises = exercises_of(path, options.notebook)
+    marks = mark(path, exercises, options.time_limit)
+    row = {"submission": str(path), "notebook": notebook, "points": sum(m.points for m in marks), "of": sum(m.of for m in marks)}
+    return json.dumps(row | {"exercises": [asdict(m) for m in marks]}) if options.json else sheet(path.name, notebook, marks)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("submissions", nargs="*", type=Path)
     parser.add_argument("--notebook", default="", help="which notebook it is, such as 02; found by its functions if left out")
@@ -199,13 +224,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.run:
         run(*options.run)
-        return
+    failed = 0
     for path in options.submissions:
-        notebook, exercises = exercises_of(path, options.notebook)
-        marks = mark(path, exercises, options.time_limit)
-        row = {"submission": str(path), "notebook": notebook, "points": sum(m.points for m in marks), "of": sum(m.of for m in marks)}
-        print(json.dumps(row | {"exercises": [asdict(m) for m in marks]}) if options.json else sheet(path.name, notebook, marks), flush=True)
+        try:
+            print(marked(path, options), flush=True)
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            failed = 1
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

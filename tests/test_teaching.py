@@ -293,10 +293,25 @@ def test_what_is_no_notebook_is_refused(tmp_path):
             mark.mark(tmp_path / "x.ipynb", cards(sample()))
 
 
+def test_the_notebook_of_a_submission_is_found_by_its_functions(tmp_path, monkeypatch):
+    for name in ("01_ddpm", "02_pu_risk"):
+        nbformat.write(sample() if name == "01_ddpm" else new_notebook(), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(mark, "notebooks", lambda prefix: sorted(tmp_path.glob(f"{prefix}*.ipynb")))
+    assert mark.exercises_of(submission(tmp_path, "smith", {}))[0] == "01_ddpm"
+    with pytest.raises(ValueError, match="has no exercise of 02_pu_risk"):
+        mark.exercises_of(tmp_path / "smith.ipynb", "02")
+
+
+def test_cells_after_the_last_exercise_are_not_run():
+    code = [cell.source for cell in sample().cells if cell.cell_type == "code"]
+    run = mark.cells_to_run(sample(), ["my_alpha_bar", "my_add_noise"])
+    assert run == code[: len(run)] and "def my_add_noise" in run[-1]
+
+
 def test_mark_sheet_adds_up():
     marks = [mark.Mark("01.1", "a", 1, 1, "right", "correct"), mark.Mark("01.2", "b", 0, 2, "wrong", "the sign")]
     lines = mark.sheet("x.ipynb", "01_ddpm", marks).splitlines()
-    assert lines[0] == "x.ipynb (01_ddpm): 1 of 3 points" and lines[2].endswith("b: the sign")
+    assert lines[0] == "x.ipynb (01_ddpm): 1 of 3 points" and lines[1].endswith("a") and lines[2].endswith("b: the sign")
 
 
 # ----------------------------------------------------------------------------------------------- guide
