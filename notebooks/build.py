@@ -4,7 +4,7 @@
     python notebooks/build.py 02         # those whose name starts with 02
 
 The same sources give the same bytes on one machine: no timings, no widget state, fixed metadata. Cells tagged
-`live-widget` are committed empty, because a saved slider without a kernel is a broken slider; the figure
+`live-widget` or `predict` are committed empty, because a saved slider without a kernel is a broken slider; the figure
 before each shows the same for readers.
 """
 
@@ -55,7 +55,7 @@ def build(path: Path) -> None:
     )
     client.execute()
     for cell in notebook.cells:
-        if "live-widget" in tags(cell):
+        if {"live-widget", "predict"} & set(tags(cell)):
             cell.outputs, cell.execution_count = [], None
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -200,6 +200,27 @@ def check_prior(prior: float, name: str = "prior") -> float:
     return float(prior)
 
 
+def prior_in_unlabeled(prior_all: float, n_unlabeled: int, n_sensitive: int) -> float:
+    """The share of sensitive images in U alone, from their share in U and S together.
+
+    Where S was taken out of U (one sample), software often reports the second; every risk here needs the first
+    (two samples). Both count the same images: prior_all (n_unlabeled + n_sensitive) = prior n_unlabeled + n_sensitive.
+
+    Args:
+        prior_all: share of sensitive images in U and S together, in [n_sensitive / (n_unlabeled + n_sensitive), 1).
+        n_unlabeled: images in U, >= 1.
+        n_sensitive: images in S, >= 0.
+
+    Raises:
+        ValueError: an argument outside its range; below it, S alone would hold more sensitive images than there are.
+    """
+    n_u, n_s = check_count(n_unlabeled, "n_unlabeled"), check_count(n_sensitive, "n_sensitive", 0)
+    least = n_s / (n_u + n_s)
+    if isinstance(prior_all, bool) or not isinstance(prior_all, (int, float, np.floating)) or not least <= prior_all < 1:
+        raise ValueError(f"prior_all must be a number in [{least:.4g}, 1), as S alone is {least:.4g} of U and S together; got {prior_all!r}")
+    return max((prior_all * (n_u + n_s) - n_s) / n_u, 0.0)  # rounding may fall just below 0
+
+
 def check_count(value: int, name: str, low: int = 1) -> int:
     """`value` as an int.
 

@@ -82,6 +82,25 @@ def noise_of_v(v: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     return signal * v + sigma * xt
 
 
+def noise_of_normal(eps_u: Tensor, eps_s: Tensor, r: Tensor) -> Tensor:
+    """eps_N = (eps_U - r eps_S) / (1 - r), the noise of the normal part of a mixture, [B, ...].
+
+    At x_t the mixture's mean noise is eps_U = r eps_S + (1 - r) eps_N; solve for eps_N (dynamic negative guidance, Koulischer
+    et al. 2025, arXiv 2410.14398, does so while sampling).
+
+    Args:
+        eps_u, eps_s: mean noise at x_t for unlabeled and for sensitive data, [B, ...].
+        r: p(sensitive | x_t), below 1, [B]; at 1 nothing is left of the normal part.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    if eps_u.shape != eps_s.shape or r.shape != eps_u.shape[:1]:
+        raise ValueError(f"eps_u and eps_s must have one shape [B, ...], and r [B]; got {list(eps_u.shape)}, {list(eps_s.shape)}, {list(r.shape)}")
+    r = r.view(-1, *[1] * (eps_u.ndim - 1))
+    return (eps_u - r * eps_s) / (1 - r)
+
+
 class NoisePredictor(nn.Module):
     """eps_hat(x_t, t): any network that maps (x_t, t) to an image, read as predicted noise.
 
@@ -152,8 +171,17 @@ def draw_timesteps(density: Tensor, n: int, generator: torch.Generator | None = 
 
 
 def stratified_timesteps(n: int, T: int, generator: torch.Generator | None = None) -> Tensor:
-    """int64 [n]: one uniform draw of t from each of n equal strata of 0 … T-1, in random order (see `draw_timesteps`)."""
-    return draw_timesteps(torch.ones(T), n, generator)
+    """int64 [n]: one uniform draw of t from each of n equal strata of 0 … T-1, in random order.
+
+    The strata cut the interval [0, T), so each level is equally likely also where n does not divide T. It is
+    `draw_timesteps` with equal weights (Kingma et al. 2021, arXiv 2107.00630, appendix I.1).
+
+    Raises:
+        ValueError: n or T is not a whole number >= 1.
+    """
+    u = (torch.arange(check_count(n, "n")) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
+    levels = (u * check_count(T, "T")).long().clamp(max=T - 1)  # u may round up to 1
+    return levels[torch.randperm(n, generator=generator)]
 
 
 def min_snr_density(schedule: Schedule, gamma: float = 5.0) -> Tensor:

@@ -3,7 +3,7 @@
 A loss l >= 0 of an image is read as a probability (autoencoding binary classifier, Yamanaka et al. 2019,
 arXiv 1903.10709): p(normal | x) = exp(-l). With it the cross-entropy of a normal image is l, and that of a
 sensitive one is -log(1 - exp(-l)). Nothing here knows of images, networks or devices: the inputs are vectors
-of losses, the outputs are scalars.
+of losses (or of scores, for the error rate), the outputs are scalars.
 """
 
 from typing import Literal
@@ -20,14 +20,27 @@ SMALLEST_LOSS = 1e-6  # below it -log(1 - exp(-l)) and its slope explode
 def sensitive_loss(loss: Tensor, temperature: float = 1.0) -> Tensor:
     """-log(1 - exp(-l / temperature)), the loss of an image labeled sensitive; same shape as `loss`.
 
-    The stable form -log(-expm1(-l)) is exact for small l and never negative for large l. The slope in l is
-    -1 / (temperature (exp(l / temperature) - 1)): the scale of l against the temperature decides whether this term dominates or is dead.
+    The stable form -log(-expm1(-l)) is exact for small l and never negative for large l. The scale of l against the
+    temperature decides whether this term dominates or is dead: see its slope, `sensitive_slope`.
 
     Raises:
         ValueError: temperature is not a finite number > 0.
     """
     scaled = (loss.float() / check_positive(temperature, "temperature")).clamp(min=SMALLEST_LOSS)
     return -torch.log(-torch.expm1(-scaled))
+
+
+def sensitive_slope(loss: Tensor, temperature: float = 1.0) -> Tensor:
+    """d/dl of -log(1 - exp(-l / temperature)): -1 / (temperature (exp(l / temperature) - 1)); same shape as `loss`.
+
+    By the chain rule; expm1 keeps the digits of small l. It is never steeper than -1 / l, as e^u - 1 >= u. (`sensitive_loss` is
+    flat where l / temperature is below `SMALLEST_LOSS`.)
+
+    Raises:
+        ValueError: temperature is not a finite number > 0.
+    """
+    temperature = check_positive(temperature, "temperature")
+    return -1 / (temperature * torch.expm1(loss / temperature))
 
 
 def unsupervised_risk(loss_u: Tensor, loss_s: Tensor | None = None) -> Tensor:
@@ -66,10 +79,27 @@ def normal_part(loss_u: Tensor, loss_s: Tensor, prior: float) -> Tensor:
     return loss_u.mean() - (prior * loss_s.mean() if prior > 0 else 0.0)
 
 
+def normal_part_error(loss_u: Tensor, loss_s: Tensor, prior: float) -> Tensor:
+    """Standard error of `normal_part`: sqrt(var_U / n_u + prior^2 var_S / n_s), how far chance typically moves the estimate.
+
+    The two means come from independent draws, so their variances add although the means are subtracted.
+
+    Args:
+        loss_u, loss_s, prior: as in `normal_part`.
+
+    Raises:
+        ValueError: prior outside [0, 1), fewer than two unlabeled losses, or prior > 0 with fewer than two sensitive ones.
+    """
+    prior = check_prior(prior)
+    if len(loss_u) < 2 or (prior > 0 and len(loss_s) < 2):
+        raise ValueError(f"loss_u and loss_s need at least two losses each, to see how they vary; got {len(loss_u)} and {len(loss_s)}")
+    return (loss_u.var() / len(loss_u) + (prior**2 * loss_s.var() / len(loss_s) if prior > 0 else 0.0)).sqrt()
+
+
 def _check_losses(**losses: Tensor) -> None:
     for name, values in losses.items():
         if len(values) == 0:
-            raise ValueError(f"{name} is empty; this risk needs at least one loss there (was `sensitive` given to `fit`?)")
+            raise ValueError(f"{name} is empty; this risk needs at least one loss or score there (was `sensitive` given to `fit`?)")
 
 
 def correct(value: Tensor, correction: Correction) -> Tensor:
@@ -114,3 +144,23 @@ def pu_risk(
     if temperature is None or prior == 0:
         return risk
     return risk + prior * sensitive_loss(loss_s, temperature).mean()
+
+
+def pu_error(score_u: Tensor, score_s: Tensor, prior: float) -> Tensor:
+    """The error rate of a classifier that calls scores below 0 sensitive, from unlabeled and sensitive points alone.
+
+    prior P_S(g >= 0) + P_U(g < 0) - prior P_S(g < 0): sensitive points missed, and the PU form of the normal points
+    accused, which is `normal_part` with the loss "1 if called sensitive, else 0" (du Plessis et al. 2014). It is
+    unbiased for a fixed classifier and has no slope; the estimate itself may be negative.
+
+    Args:
+        score_u: g of unlabeled points, [n_u]; high means normal.
+        score_s: g of sensitive points, [n_s].
+        prior: share of sensitive points in U, in [0, 1).
+
+    Raises:
+        ValueError: prior outside [0, 1), or no score on a side.
+    """
+    _check_losses(score_u=score_u, score_s=score_s)
+    called_u, called_s = (score_u < 0).float(), (score_s < 0).float()
+    return check_prior(prior) * (1 - called_s.mean()) + normal_part(called_u, called_s, prior)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .data import check_count, check_prior
-from .diffusion import NoiseModel, Schedule
+from .diffusion import NoiseModel, Schedule, noise_of_normal
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,19 @@ def mix(a: Mixture, b: Mixture, share: float) -> Mixture:
     return Mixture(torch.cat([a.means, b.means])[keep], weights[keep], a.std)
 
 
+def responsibility_of(log_p_s: Tensor, log_p_u: Tensor, prior: float) -> Tensor:
+    """r = prior p_S / p_U from log densities [n], [n]: p(sensitive | x) by Bayes' rule if `prior` is the true one.
+
+    The logs are subtracted first, as far from all data both densities round to 0. With a prior above the true one r may pass 1.
+
+    Raises:
+        ValueError: prior outside [0, 1), or lengths that differ.
+    """
+    if log_p_s.shape != log_p_u.shape:
+        raise ValueError(f"log_p_s and log_p_u must belong to the same points; got shapes {list(log_p_s.shape)}, {list(log_p_u.shape)}")
+    return check_prior(prior) * (log_p_s - log_p_u).exp()
+
+
 @dataclass(frozen=True)
 class World:
     """A PU world: p_U = prior p_S + (1 - prior) p_N."""
@@ -105,15 +118,15 @@ class World:
     def responsibility(self, xt: Tensor, alpha_bar: Tensor | float, assumed: float | None = None) -> Tensor:
         """r(x_t) = b p_S(x_t) / p_U(x_t), [n]: p(sensitive | x_t) when b, the assumed prior, is the true one."""
         b = self.prior if assumed is None else check_prior(assumed, "assumed")
-        return b * (self.sensitive.log_density(xt, alpha_bar) - self.unlabeled.log_density(xt, alpha_bar)).exp()
+        return responsibility_of(self.sensitive.log_density(xt, alpha_bar), self.unlabeled.log_density(xt, alpha_bar), b)
 
     def noise_normal(self, xt: Tensor, alpha_bar: Tensor | float, assumed: float | None = None, ceiling: float = 0.999) -> Tensor:
         """eps_N = (eps_U - r eps_S) / (1 - r), the pointwise minimiser of E_U[l] - b E_S[l], [n, 2].
 
         r is cut at `ceiling`: beyond the true prior it may pass 1, where the minimiser does not exist.
         """
-        r = self.responsibility(xt, alpha_bar, assumed).clamp(max=ceiling)[:, None]
-        return (self.unlabeled.noise(xt, alpha_bar) - r * self.sensitive.noise(xt, alpha_bar)) / (1 - r)
+        r = self.responsibility(xt, alpha_bar, assumed).clamp(max=ceiling)
+        return noise_of_normal(self.unlabeled.noise(xt, alpha_bar), self.sensitive.noise(xt, alpha_bar), r)
 
     def model(self, schedule: Schedule, assumed: float) -> NoiseModel:
         """The exact PU noise model eps_hat(x_t, t) for an assumed prior, for the samplers.

@@ -48,6 +48,13 @@ def test_prior_is_the_exact_hidden_share_and_near_the_wanted_one(normal, prior, 
     assert len(split.oracle_normal) == round(n * (1 - share)) > 0
 
 
+@given(st.integers(0, 500), st.integers(1, 500), st.integers(0, 500))
+def test_prior_in_unlabeled_undoes_the_share_in_both(hidden, normal, n_sensitive):
+    n_unlabeled = hidden + normal
+    share = (hidden + n_sensitive) / (n_unlabeled + n_sensitive)
+    assert data.prior_in_unlabeled(share, n_unlabeled, n_sensitive) == pytest.approx(hidden / n_unlabeled, abs=1e-12)
+
+
 @given(splits, priors, counts, seeds)
 def test_hidden_digits_belong_to_their_images(normal, prior, n_sensitive, seed):
     images, digits = data.load_digits()

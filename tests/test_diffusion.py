@@ -160,6 +160,19 @@ def test_stratified_timesteps_has_one_draw_in_each_stratum(n, T, seed):
     assert (t.sort().values >= edges[:-1].floor()).all() and (t.sort().values <= edges[1:].floor()).all()
 
 
+@given(st.integers(1, 300), st.integers(1, 1000), st.integers(0, 2**31))
+def test_stratified_timesteps_are_draws_with_equal_weights(n, T, seed):
+    assert torch.equal(diffusion.stratified_timesteps(n, T, seeded(seed)), diffusion.draw_timesteps(torch.ones(T), n, seeded(seed)))
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 4, 4)])
+def test_noise_of_the_normal_part_is_what_was_mixed_in(shape):
+    r = torch.tensor([0.0, 0.5, 0.9])
+    eps_s, eps_n = randn(3, *shape), randn(3, *shape, seed=1)
+    eps_u = torch.stack([r[i] * eps_s[i] + (1 - r[i]) * eps_n[i] for i in range(3)])
+    torch.testing.assert_close(diffusion.noise_of_normal(eps_u, eps_s, r), eps_n, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("place", [0, 2])
 def test_each_place_of_a_stratified_batch_is_uniform(place):
     """T = 10 does not divide into 4 strata; a place must still see every level equally often."""

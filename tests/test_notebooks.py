@@ -54,14 +54,15 @@ def used_network(log: Path) -> str:
 def test_committed_outputs_are_whole_and_fresh(path):
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    shown = [cell for cell in cells if "live-widget" not in tags(cell)]
+    live = [cell for cell in cells if {"live-widget", "predict"} & set(tags(cell))]
+    shown = [cell for cell in cells if cell not in live]
     assert notebook.metadata.pulib.source_hash == source_hash(notebook), "code changed: run `make notebooks`"
     counts = [cell.execution_count for cell in shown]
     assert None not in counts and counts == sorted(counts), "outputs are missing or out of order"
     assert counts[-1] <= len(cells)
     assert errors(notebook) == []
     assert set(notebook.metadata) == {"kernelspec", "language_info", "pulib"}
-    assert all(not cell.outputs and cell.execution_count is None for cell in cells if "live-widget" in tags(cell))
+    assert all(not cell.outputs and cell.execution_count is None for cell in live)
     assert any(cell.outputs for cell in shown)
 
 

@@ -8,7 +8,17 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulib.risk import correct, normal_part, pu_risk, sensitive_loss, supervised_risk, unsupervised_risk
+from pulib.risk import (
+    correct,
+    normal_part,
+    normal_part_error,
+    pu_error,
+    pu_risk,
+    sensitive_loss,
+    sensitive_slope,
+    supervised_risk,
+    unsupervised_risk,
+)
 
 corrections = st.sampled_from(["none", "clip", "abs"])
 temperatures = st.floats(0.1, 1000)
@@ -73,8 +83,32 @@ def test_sensitive_loss_and_its_slope_are_finite_and_signed(loss, temperature):
 def test_slope_of_the_sensitive_loss(loss, temperature):
     loss.requires_grad_(True)
     (slope,) = torch.autograd.grad(sensitive_loss(loss, temperature).sum(), loss)
-    scaled = (loss.detach().double() / temperature).clamp(max=700)
-    torch.testing.assert_close(slope.double(), -1 / (temperature * torch.expm1(scaled)), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(slope.double(), sensitive_slope(loss.detach().double(), temperature), rtol=1e-3, atol=1e-6)
+
+
+@given(losses(1e-5, 1e3), st.floats(0.1, 1000))
+def test_slope_in_float64_is_that_of_autograd_and_at_most_one_over_l(loss, temperature):
+    loss = loss.double().requires_grad_(True)
+    (slope,) = torch.autograd.grad(-torch.log(-torch.expm1(-loss / temperature)).sum(), loss)
+    found = sensitive_slope(loss.detach(), temperature)
+    torch.testing.assert_close(found, slope, rtol=1e-6, atol=1e-12)
+    assert (-found * loss.detach() <= 1 + 1e-9).all()
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.1, 0.4])
+def test_standard_error_is_the_spread_of_the_estimates(prior):
+    """20,000 batches of 64 unlabeled and 16 sensitive losses, drawn from skewed distributions."""
+    generator = torch.Generator().manual_seed(0)
+    u, s = (scale * torch.empty(20_000, size).exponential_(generator=generator) for scale, size in ((50.0, 64), (90.0, 16)))
+    estimates = torch.stack([normal_part(a, b, prior) for a, b in zip(u, s, strict=True)])
+    squared = torch.stack([normal_part_error(a, b, prior) for a, b in zip(u, s, strict=True)]).square()
+    assert squared.mean().sqrt().item() == pytest.approx(estimates.std().item(), rel=0.03)
+
+
+def test_standard_error_by_hand():
+    """Variances 2 and 8, from two losses each: 2 / 2 + 0.25 * 8 / 2 = 2."""
+    assert normal_part_error(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 4.0]), 0.5).item() == pytest.approx(2**0.5)
+    assert normal_part_error(torch.tensor([1.0, 3.0]), torch.zeros(0), 0.0).item() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +135,23 @@ def test_supervised_risk_is_the_binary_cross_entropy(loss_u, loss_s, temperature
     p_normal = torch.exp(-torch.cat([loss_u.double(), loss_s.double() / temperature]))
     exact = F.binary_cross_entropy(p_normal, (torch.arange(len(p_normal)) < len(loss_u)).double())
     torch.testing.assert_close(supervised_risk(loss_u, loss_s, temperature).double(), exact, rtol=1e-4, atol=1e-5)
+
+
+scores = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=20).map(torch.tensor)
+
+
+@given(scores, scores)
+def test_with_true_labels_the_pu_error_is_the_share_of_wrong_calls(score_n, score_hidden):
+    score_u = torch.cat([score_n, score_hidden])
+    wrong = (score_n < 0).sum() + (score_hidden >= 0).sum()
+    prior = len(score_hidden) / len(score_u)
+    assert pu_error(score_u, score_hidden, prior).item() == pytest.approx(wrong.item() / len(score_u), abs=1e-6)
+
+
+@given(scores, scores, priors)
+def test_pu_error_lies_between_minus_the_prior_and_one_plus_it(score_u, score_s, prior):
+    assert -prior - 1e-6 <= pu_error(score_u, score_s, prior) <= 1 + prior + 1e-6
+
+
+def test_pu_error_is_not_corrected():
+    assert pu_error(torch.ones(4), -torch.ones(4), 0.3).item() == pytest.approx(-0.3)

@@ -69,6 +69,17 @@ def test_minimiser_of_the_pu_risk_is_the_noise_of_the_normal_part(alpha_bar, pri
     torch.testing.assert_close(found[usable], exact[usable], rtol=1e-8, atol=1e-8)
 
 
+@given(levels, st.floats(0.01, 0.95))
+def test_responsibility_is_bayes_rule(alpha_bar, prior):
+    """And far from all data, where both densities round to 0, it is still a number."""
+    world = float64_world(prior)
+    near, far = 2 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0)).double(), torch.tensor([[0.0, 90.0]]).double()
+    p_s, p_n = (m.log_density(near, alpha_bar).exp() for m in (world.sensitive, world.normal))
+    torch.testing.assert_close(world.responsibility(near, alpha_bar), prior * p_s / (prior * p_s + (1 - prior) * p_n), rtol=1e-8, atol=1e-12)
+    r = toy.responsibility_of(world.sensitive.log_density(far), world.unlabeled.log_density(far), prior)
+    assert world.unlabeled.log_density(far).exp() == 0 and 0 <= r <= 1 + 1e-9
+
+
 @given(priors, st.floats(0, 1))
 def test_target_is_the_density_that_is_left_after_taking_out_the_assumed_share(prior, fraction):
     world, x = float64_world(prior), 2 * torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).double()
