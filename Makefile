@@ -2,6 +2,8 @@
 # make test   run all tests
 # make course execute the notebooks with papermill into build/course/ (one of them: make course NB=04)
 # make site   write the executed course as a web site into build/site/, to be read without Python or network
+# make slides write lecture slides into build/slides/ (one notebook: make slides NB=04)
+# make handout write notebooks to hand out and to mark with, and a teaching guide, into build/handout/
 # make clean  remove what these made
 # The first call sets up .venv (some minutes, some GB of downloads for torch); later calls reuse it.
 
@@ -10,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.pulib-installed
 
-.PHONY: setup lab test course site notebooks clean
+.PHONY: setup lab test course site slides handout notebooks timings clean
 .DEFAULT_GOAL := lab
 
 setup: $(STAMP)
@@ -37,6 +39,16 @@ site: setup
 	rm -rf build/site
 	$(BIN)/python -m sphinx -q -E -c docs -d build/site-doctrees . build/site
 	@echo "Open build/site/index.html in a browser."
+
+slides: setup
+	$(BIN)/python notebooks/slides.py $(NB)
+
+handout: setup
+	$(BIN)/python notebooks/handout.py
+
+# for authors: measure the run times that the teaching guide gives where `make course` was not run
+timings: course
+	$(BIN)/python notebooks/handout.py --record
 
 # for authors: execute the notebooks and write their committed outputs
 notebooks: setup

@@ -44,6 +44,7 @@ notebooks/*
 
 data/README
 LICENSE-text
+docs/teaching
 docs/attribution
 ```
 """
