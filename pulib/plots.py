@@ -20,7 +20,7 @@ from torch import Tensor
 from .data import check_count
 
 # Okabe & Ito's palette, readable with all common kinds of colour blindness.
-NORMAL, SENSITIVE, UNLABELED, ACCENT, INK = "#0072B2", "#D55E00", "#7A7A7A", "#009E73", "#222222"
+NORMAL, SENSITIVE, UNLABELED, ACCENT, INK = "#0072B2", "#D55E00", "#6A6A6A", "#009E73", "#222222"
 DPI = 144
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
 ARMS = {"unsupervised": UNLABELED, "supervised": "#CC79A7", "pu": NORMAL, "oracle": ACCENT}
@@ -158,7 +158,7 @@ def curves(
     """Labelled lines, {name: (x, y)}; `marks` adds dotted vertical lines, {name: x}."""
     figure, axes = new_figure(width, height)
     axis = axes[0, 0]
-    palette = [NORMAL, SENSITIVE, ACCENT, "#CC79A7", "#E69F00", "#56B4E9", INK]
+    palette = [NORMAL, SENSITIVE, ACCENT, "#CC79A7", INK]
     dashes = ["-", "--", "-.", ":"]
     for i, (name, (x, y)) in enumerate(series.items()):
         axis.plot(x, y, label=name, color=(colours or {}).get(name, palette[i % len(palette)]), linestyle=dashes[i % 4], linewidth=1.8)
@@ -397,7 +397,7 @@ def slopes(
     """Slopes against `loss` [n] on logarithmic axes, {name: slope [n]}, with shaded `bands` of losses {name: (low, high)}."""
     figure, axes = new_figure(width, height)
     axis = axes[0, 0]
-    for (name, slope), colour, dash in zip(series.items(), [INK, SENSITIVE, "#E69F00", NORMAL], ["-", "-", "--", "-."]):
+    for (name, slope), colour, dash in zip(series.items(), [INK, SENSITIVE, ACCENT, NORMAL], ["-", "-", "--", "-."]):
         axis.plot(loss.numpy(), slope.numpy(), color=colour, linestyle=dash, linewidth=1.8, label=name)
     for name, (low, high) in bands.items():
         axis.axvspan(low, high, color=UNLABELED, alpha=0.18, linewidth=0)
