@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import torch
 from accelerate import Accelerator
@@ -23,7 +24,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from .data import DATA, DataError, check_count, check_normal, check_positive, distort, read_verified, write_atomic
-from .diffusion import NoisePredictor, cosine_schedule, denoising_loss, draw_timesteps, linear_schedule, min_snr_density
+from .diffusion import (
+    NoisePredictor,
+    cosine_schedule,
+    denoising_loss,
+    draw_timesteps,
+    linear_schedule,
+    loss_profile,
+    min_snr_density,
+)
 from .risk import pu_risk
 from .unet import UNet
 
@@ -45,6 +54,8 @@ class Settings:
             in the hundreds).
         stratified: stratified timesteps instead of independent ones.
         min_snr: gamma of `min_snr_density` for the noise levels; None draws them uniformly, as the paper does.
+        cap: losses on S count up to `cap` times what the start model's are on U at the same level (see `loss_levels`);
+            None counts them in full, as the paper does.
         distort: strength of `distort` for every batch of U and S; 0 leaves the images as they are.
         seed: of batches, timesteps and noise.
         precision: "no", "bf16" or "fp16", or "auto" (bf16 where a CUDA device has it, otherwise "no").
@@ -60,6 +71,7 @@ class Settings:
     clip_norm: float = 500.0
     stratified: bool = True
     min_snr: float | None = None
+    cap: float | None = None
     distort: float = 0.0
     seed: int = 0
     precision: str = "auto"
@@ -69,8 +81,7 @@ class Settings:
         checked = {name: check_count(getattr(self, name), name) for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every")}
         checked |= {name: check_count(getattr(self, name), name, low=0) for name in ("warmup", "seed")}
         checked |= {name: check_positive(getattr(self, name), name) for name in ("lr", "clip_norm")}
-        if self.min_snr is not None:
-            checked["min_snr"] = check_positive(self.min_snr, "min_snr")
+        checked |= {name: check_positive(getattr(self, name), name) for name in ("min_snr", "cap") if getattr(self, name) is not None}
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # plain numbers, which a checkpoint can hold
         if not isinstance(self.distort, (int, float)) or not 0 <= self.distort <= 2:
@@ -83,7 +94,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step: its number (1 … steps), the risk, the mean losses on U and on S (nan without S), the EMA model."""
+    """One step: its number (1 … steps), the risk, the mean losses on U and on S as they count (nan without S), the EMA model."""
 
     step: int
     risk: float
@@ -130,6 +141,8 @@ def fit(
     start = 0
     if checkpoint is not None:
         task = _task(model, unlabeled, sensitive, objective)
+        if settings.cap is not None:  # the limits come from the start model
+            task["start (digest)"] = _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]
         if Path(checkpoint).exists():
             start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler)
     if start == settings.steps:  # nothing left to do: hand over the finished model
@@ -140,10 +153,12 @@ def fit(
     sensitive = None if sensitive is None else sensitive.to(device, torch.float32)
     density = torch.ones(len(model.schedule)) if settings.min_snr is None else min_snr_density(model.schedule, settings.min_snr)
 
+    limits = None if settings.cap is None or sensitive is None else settings.cap * loss_levels(copy.deepcopy(model).to(device), unlabeled)
+
     for step in range(start, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        loss_u, loss_s = _losses(trained, model.schedule, density, unlabeled, sensitive, settings, step)
+        loss_u, loss_s = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step)
         risk = objective(loss_u, loss_s)
         if not torch.isfinite(risk):
             raise FloatingPointError(
@@ -183,14 +198,30 @@ def batch_risk(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor, t: T
     return pu_risk(loss_u, loss_s, prior)
 
 
-def _losses(model, schedule, density: Tensor, unlabeled, sensitive, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
-    """Per-image losses of this step's batch of U and of S, from one call of the network."""
+def loss_levels(model: NoisePredictor, images: Tensor, n_levels: int = 25, n_images: int = 64) -> Tensor:
+    """The mean denoising loss at every level 0 … T-1, [T]: measured at `n_levels` levels on the first `n_images` images, linear between.
+
+    Raises:
+        ValueError: n_levels or n_images is not a whole number >= 1.
+    """
+    T = len(model.schedule)
+    middles = (np.arange(check_count(n_levels, "n_levels")) + 0.5) / n_levels * T
+    levels = torch.from_numpy(middles).long().clamp(max=T - 1)
+    means = loss_profile(model, images[: check_count(n_images, "n_images")], levels, model.schedule).mean(1)
+    return torch.from_numpy(np.interp(np.arange(T), levels.numpy(), means.cpu().numpy())).float().to(images.device)
+
+
+def _losses(
+    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int
+) -> tuple[Tensor, Tensor]:
+    """Per-image losses of this step's batch of U and of S, from one call of the network; those of S up to their limits."""
     parts = [_draw(unlabeled, settings.batch_unlabeled, settings, step, 0, density)]
     if sensitive is not None:
         parts.append(_draw(sensitive, settings.batch_sensitive, settings, step, 1, density))
     x0, t, noise = (torch.cat(tensors) for tensors in zip(*parts))
     losses = denoising_loss(model, x0, t, noise, schedule)
-    return losses[: settings.batch_unlabeled], losses[settings.batch_unlabeled :]
+    loss_u, loss_s = losses[: settings.batch_unlabeled], losses[settings.batch_unlabeled :]
+    return loss_u, loss_s if limits is None else torch.minimum(loss_s, limits[t[settings.batch_unlabeled :]])
 
 
 def _draw(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -300,6 +300,8 @@ CASES = [
         ["one shape [B, ...], and r [B]", "[3, 2], [3, 2], [2]"],
     ),
     ("gamma of zero", lambda b: diffusion.min_snr_density(diffusion.linear_schedule(), 0.0), ValueError, ["gamma must be", "got 0.0"]),
+    ("cap of nothing", lambda b: Settings(1, cap=0), ValueError, ["cap must be a finite number > 0", "got 0"]),
+    ("no levels to measure", lambda b: training.loss_levels(new_model((8, 8)), IMAGES, n_levels=0), ValueError, ["n_levels must be", "got 0"]),
     ("negative gamma in settings", lambda b: Settings(1, min_snr=-5), ValueError, ["min_snr must be", "got -5"]),
     ("wild distortion", lambda b: Settings(1, distort=7), ValueError, ["distort must be in [0, 2]", "got 7"]),
     # exact worlds

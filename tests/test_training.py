@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pulib import training
+from pulib import diffusion, training
 from pulib.data import DataError
 from pulib.diffusion import NoisePredictor, cosine_schedule
 from pulib.risk import pu_risk, supervised_risk, unsupervised_risk
@@ -390,3 +390,52 @@ def test_shipped_base_predicts_better_than_a_guess(normal):
     noise, t = torch.randn(x0.shape, generator=generator), stratified_timesteps(16, 1000, generator)
     with torch.no_grad():
         assert denoising_loss(model, x0, t, noise, model.schedule).mean() < 0.15 * 784
+
+
+# --------------------------------------------------------------------------------------------- the cap
+
+
+def exact_pu(loss_u, loss_s):
+    return pu_risk(loss_u, loss_s, 0.3, "abs", temperature=None)
+
+
+def capped(cap, objective=exact_pu, sensitive=SENSITIVE):
+    return list(fit(new_model((8, 8)), UNLABELED, objective, short(6, cap=cap), sensitive))
+
+
+def test_a_cap_out_of_reach_changes_nothing():
+    high, none = capped(1e6), capped(None)
+    assert [(r.risk, r.loss_s) for r in high] == [(r.risk, r.loss_s) for r in none]
+    assert_same(weights(high[-1].model), weights(none[-1].model))
+
+
+def test_under_a_cap_of_almost_nothing_sensitive_images_do_not_push():
+    pushed, alone = capped(1e-6)[-1], capped(None, unsupervised_risk, None)[-1]
+    full = weights(capped(None)[-1].model)
+    for name, value in weights(alone.model).items():
+        torch.testing.assert_close(weights(pushed.model)[name], value, rtol=1e-4, atol=1e-6)
+    assert any(not torch.allclose(full[name], value, rtol=1e-4, atol=1e-6) for name, value in weights(alone.model).items())
+    assert pushed.loss_s < 1e-3  # losses as they count
+
+
+def test_levels_of_the_loss_are_those_of_the_profile():
+    model = new_model((8, 8))
+    levels = training.loss_levels(model, UNLABELED, n_levels=10, n_images=5)
+    assert levels.shape == (1000,)
+    at = torch.tensor([50, 450, 950])
+    profile = diffusion.loss_profile(model, UNLABELED[:5], torch.arange(50, 1000, 100), model.schedule).mean(1)
+    torch.testing.assert_close(levels[at], profile[[0, 4, 9]])
+    between = levels[150:251]
+    assert ((between[0] - between).sign() == (between[0] - between[-1]).sign())[1:].all()
+
+
+def test_a_capped_run_resumes_bit_for_bit_from_its_own_start_only(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    settings = short(6, cap=1.2)
+    *_, whole = fit(new_model((8, 8)), UNLABELED, pu, settings, SENSITIVE)
+    for _ in itertools.islice(fit(new_model((8, 8)), UNLABELED, pu, settings, SENSITIVE, path), 4):
+        pass
+    with pytest.raises(training.CheckpointError, match="belongs to another start"):
+        list(fit(new_model((8, 8), seed=9), UNLABELED, pu, settings, SENSITIVE, path))
+    *_, resumed = fit(new_model((8, 8)), UNLABELED, pu, settings, SENSITIVE, path)
+    assert_same(weights(resumed.model), weights(whole.model))
