@@ -202,7 +202,8 @@ def glance(lessons: Sequence[Lesson]) -> str:
 
 
 MINUTES = (
-    "Minutes. Running is measured by `make course`, rounded up. Reading counts the words, at 180 a minute, without equations. Exercises "
+    "Minutes. Running is measured by `make course`, rounded up. Reading counts the words, at 180 a minute, and ten seconds for each "
+    "displayed equation and figure; who follows derivations with a pencil takes longer. Exercises "
     "are what their cards allow. A talk is estimated: its prose at 130 words a minute, and half a minute for each displayed equation and figure."
 )
 

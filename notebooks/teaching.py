@@ -109,7 +109,7 @@ def times(path: Path, notebook: nbformat.NotebookNode, measured: dict[str, float
     shown = text.count("$$") // 2 + text.count("**Figure ")
     return Times(
         ceil(words(notebook) / SPOKEN_PER_MINUTE + 0.5 * shown),
-        round(words(notebook) / WORDS_PER_MINUTE),
+        round(words(notebook) / WORDS_PER_MINUTE + shown / 6),
         sum(card.minutes for card in cards(notebook)),
         ceil(measured.get(path.stem, 60) / 60),
     )

@@ -70,11 +70,11 @@ def source(*objects: Callable) -> Source:
     return Source(*objects)
 
 
-def render(figure: Figure, alt: str) -> Picture:
-    """A figure as a `Picture`, at 144 dots per inch and in up to 64 colours, which makes notebooks several times smaller."""
+def render(figure: Figure, alt: str, n_colours: int = 64) -> Picture:
+    """A figure as a `Picture`, at 144 dots per inch and in few colours, which makes notebooks several times smaller."""
     raw, small = io.BytesIO(), io.BytesIO()
     figure.savefig(raw, format="png", dpi=DPI)
-    reduced = Image.open(raw).convert("RGB").quantize(64, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    reduced = Image.open(raw).convert("RGB").quantize(n_colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(small, "png", optimize=True)
     return Picture(small.getvalue(), alt, round(figure.get_figwidth() * 96))
 
@@ -154,8 +154,9 @@ def curves(
     marks: dict[str, float] | None = None,
     width: float = 6.4,
     height: float = 3.4,
+    y_range: tuple[float, float] | None = None,
 ) -> Picture:
-    """Labelled lines, {name: (x, y)}; `marks` adds dotted vertical lines, {name: x}."""
+    """Labelled lines, {name: (x, y)}; `marks` adds dotted vertical lines, {name: x}; `y_range` cuts the y axis."""
     figure, axes = new_figure(width, height)
     axis = axes[0, 0]
     palette = [NORMAL, SENSITIVE, ACCENT, "#CC79A7", INK]
@@ -165,7 +166,7 @@ def curves(
     for name, x in (marks or {}).items():
         axis.axvline(x, color=INK, linestyle=":", linewidth=1.2)
         axis.annotate(name, (x, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
-    axis.set(xlabel=x_label, ylabel=y_label, title=title, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+    axis.set(xlabel=x_label, ylabel=y_label, title=title, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear", ylim=y_range)
     if len(series) > 1:
         axis.legend(frameon=False)
     return render(figure, alt)
@@ -280,8 +281,9 @@ def draw_decision(axis: Axes, score: Tensor, groups: dict[str, Tensor], colours:
     size = round(len(score) ** 0.5)
     field = score.double().sigmoid().view(size, size).numpy()
     ticks = np.linspace(-limit, limit, size)
-    shades = colors.LinearSegmentedColormap.from_list("decision", [SENSITIVE, "#FFFFFF", NORMAL])
-    axis.contourf(ticks, ticks, field, levels=np.linspace(0, 1, 11), cmap=shades, vmin=0, vmax=1, alpha=0.4, zorder=0)
+    strength = np.arange(5, 0, -1)[:, None] / 11  # of the tint, from certain to undecided; opaque, as overlaps of see-through ones show seams
+    tints = [1 - part * (1 - np.array(colors.to_rgb(colour))) for colour, part in ((SENSITIVE, strength), (NORMAL, strength[::-1]))]
+    axis.contourf(ticks, ticks, field, levels=np.linspace(0, 1, 11), colors=[*tints[0], *tints[1]], zorder=0)
     for i, (name, points) in enumerate(groups.items()):
         style = {"s": 6, "linewidths": 0} if i == 0 else {"s": 18, "linewidths": 0.5, "edgecolors": INK}
         axis.scatter(points[:, 0], points[:, 1], marker="o^s"[i % 3], color=colours[name], label=name, alpha=0.8, **style)
@@ -300,7 +302,7 @@ def decision_panels(
         draw_decision(axis, score, groups, colours, limit, title)
         axis.label_outer()
     axes[0, 0].legend(frameon=True, loc="lower left", fontsize=8, markerscale=1.5)
-    return render(figure, alt)
+    return render(figure, alt, n_colours=128)
 
 
 def decision_and_curve(
@@ -327,7 +329,7 @@ def decision_and_curve(
         axis.axvline(x, color=INK, linestyle=":", linewidth=1.2, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, ylim=(0, 1.05 * max(*curve[1], here[1])))
     axis.legend(frameon=False)
-    return render(figure, alt)
+    return render(figure, alt, n_colours=128)
 
 
 def estimates(

@@ -10,7 +10,7 @@ from .risk import Correction, pu_risk, supervised_risk, unsupervised_risk
 from .training import Objective, load_base, load_oracle
 
 ARMS = ("unsupervised", "supervised", "pu", "oracle")
-FINE_TUNING = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, cap=5.0, distort=0.2)  # for `Settings`, the same in all arms
+FINE_TUNING = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, cap=8.0, distort=0.2)  # for `Settings`, the same in all arms
 SAMPLING = dict(steps=50, eta=1.0)  # for `sample`, the same for all arms
 
 
