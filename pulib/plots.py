@@ -23,6 +23,7 @@ from .data import check_count
 NORMAL, SENSITIVE, UNLABELED, ACCENT, INK = "#0072B2", "#D55E00", "#6A6A6A", "#009E73", "#222222"
 DPI = 144
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
+GAP, FRAMED_GAP = 2, 4  # pixels between images; wider where some are framed
 ARMS = {"unsupervised": UNLABELED, "supervised": "#CC79A7", "pu": NORMAL, "oracle": ACCENT}
 
 
@@ -92,7 +93,7 @@ def new_figure(width: float = 6.4, height: float = 3.6, rows: int = 1, columns: 
 # ---------------------------------------------------------------------------------------------- images
 
 
-def _canvas(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
+def _canvas(images: Tensor, columns: int, gap: int = GAP) -> np.ndarray:
     """Images [n, 1, h, w] in [-1, 1] tiled into one array in [0, 1], white between them."""
     n, _, h, w = images.shape
     rows = -(-n // columns)
@@ -104,13 +105,15 @@ def _canvas(images: Tensor, columns: int, gap: int = 2) -> np.ndarray:
 
 
 def draw_digits(axis: Axes, images: Tensor, columns: int, framed: Tensor | None = None, title: str = "") -> None:
-    """Draw a grid of images [n, 1, h, w] into an axis, with an orange frame where `framed` (bool [n]) is true."""
-    gap, (h, w) = 2, images.shape[-2:]
+    """Draw a grid of images [n, 1, h, w] into an axis, with an orange frame where `framed` (bool [n]) is true.
+
+    Frames run along the inner edge of their image, and framed grids have wider gaps, so that no two images share a frame.
+    """
+    gap, (h, w) = GAP if framed is None else FRAMED_GAP, images.shape[-2:]
     axis.imshow(_canvas(images, columns, gap), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for i in torch.nonzero(framed).flatten().tolist() if framed is not None else []:
         y, x = divmod(i, columns)
-        corner = (x * (w + gap) - 1.5, y * (h + gap) - 1.5)
-        axis.add_patch(_frame(corner, w + 2, h + 2))
+        axis.add_patch(_frame((x * (w + gap), y * (h + gap)), w - 1, h - 1))
     axis.set_title(title)
     axis.set_axis_off()
 
@@ -121,12 +124,34 @@ def _frame(corner: tuple[float, float], w: float, h: float):
     return Rectangle(corner, w, h, fill=False, edgecolor=SENSITIVE, linewidth=1.6, clip_on=False)
 
 
-def digits(images: Tensor, alt: str, columns: int = 10, framed: Tensor | None = None, title: str = "", width: float = 6.4) -> Picture:
-    """A grid of images [n, 1, 28, 28]; those where `framed` (bool [n]) is true get an orange frame."""
-    rows = -(-len(images) // columns)
-    figure, axes = new_figure(width, width * rows / columns + (0.35 if title else 0.1))
-    draw_digits(axes[0, 0], images, columns, framed, title)
+def digits(
+    images: Tensor,
+    alt: str,
+    columns: int = 10,
+    framed: Tensor | None = None,
+    title: str = "",
+    width: float = 6.4,
+    row_labels: Sequence[str] = (),
+) -> Picture:
+    """A grid of images [n, 1, h, w], with a label per row if given; those where `framed` (bool [n]) is true get an orange frame."""
+    rows, h = -(-len(images) // columns), images.shape[-2]
+    label_width = 0.1 + 0.075 * max(map(len, row_labels)) if row_labels else 0.0
+    figure, axes = new_figure(width, (width - label_width) * rows / columns + (0.35 if title else 0.1))
+    axis = axes[0, 0]
+    draw_digits(axis, images, columns, framed, title)
+    if row_labels:
+        gap = GAP if framed is None else FRAMED_GAP
+        _label_rows(axis, [(h + gap) * i + h / 2 for i in range(rows)], row_labels)
     return render(figure, alt)
+
+
+def _label_rows(axis: Axes, places: Sequence[float], labels: Sequence[str]) -> None:
+    """Write labels at the left of a grid of images, without the axis's lines."""
+    axis.set_axis_on()
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    axis.set_yticks(places, labels)
+    axis.set_xticks([])
 
 
 def digits_side_by_side(groups: dict[str, Tensor], framed: dict[str, Tensor], alt: str, columns: int = 8, width: float = 9.0) -> Picture:
@@ -155,14 +180,19 @@ def curves(
     width: float = 6.4,
     height: float = 3.4,
     y_range: tuple[float, float] | None = None,
+    thin: Sequence[str] = (),
 ) -> Picture:
-    """Labelled lines, {name: (x, y)}; `marks` adds dotted vertical lines, {name: x}; `y_range` cuts the y axis."""
+    """Labelled lines, {name: (x, y)}; those named in `thin` are thin, solid and behind the others.
+
+    `marks` adds dotted vertical lines, {name: x}; `y_range` cuts the y axis.
+    """
     figure, axes = new_figure(width, height)
     axis = axes[0, 0]
     palette = [NORMAL, SENSITIVE, ACCENT, "#CC79A7", INK]
     dashes = ["-", "--", "-.", ":"]
     for i, (name, (x, y)) in enumerate(series.items()):
-        axis.plot(x, y, label=name, color=(colours or {}).get(name, palette[i % len(palette)]), linestyle=dashes[i % 4], linewidth=1.8)
+        style = {"linestyle": "-", "linewidth": 0.7, "zorder": 1} if name in thin else {"linestyle": dashes[i % 4], "linewidth": 1.8}
+        axis.plot(x, y, label=name, color=(colours or {}).get(name, palette[i % len(palette)]), **style)
     for name, x in (marks or {}).items():
         axis.axvline(x, color=INK, linestyle=":", linewidth=1.2)
         axis.annotate(name, (x, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
@@ -237,20 +267,37 @@ def digit_panels(
     figure.get_layout_engine().set(wspace=0.12 if len(panels) > 1 else 0.0)
     for axis, (title, panel) in zip(axes[0], panels.items()):
         draw_digits(axis, torch.cat(list(panel.values())), n, title=title)
-        axis.set_axis_on()
-        axis.spines[:].set_visible(False)
-        axis.tick_params(length=0)
-        axis.set_yticks([(h + 2) * i + h / 2 for i in range(len(rows))], list(rows) if axis is axes[0, 0] else [""] * len(rows))
-        axis.set_xticks([(w + 2) * i + w / 2 for i in range(len(column_labels))], column_labels)
+        _label_rows(axis, [(h + GAP) * i + h / 2 for i in range(len(rows))], list(rows) if axis is axes[0, 0] else [""] * len(rows))
+        axis.set_xticks([(w + GAP) * i + w / 2 for i in range(len(column_labels))], column_labels)
     return render(figure, alt)
 
 
-def noise_fields(fields: dict[str, Tensor], at: Tensor, alt: str, limit: float = 2.5, width: float = 8.6) -> Picture:
-    """Arrows along minus the predicted noise at points `at` [n, 2], one panel per field {name: eps_hat [n, 2]}."""
-    figure, axes = new_figure(width, width / len(fields) + 0.15, 1, len(fields))
+def noise_fields(
+    fields: dict[str, Tensor],
+    at: Tensor,
+    alt: str,
+    limit: float = 2.5,
+    width: float = 8.6,
+    longest: float | None = None,
+    centres: dict[str, Tensor] | None = None,
+    colours: dict[str, str] | None = None,
+) -> Picture:
+    """Arrows along minus the predicted noise at points `at` [n, 2], one panel per field {name: eps_hat [n, 2]}.
+
+    Arrows are an eighth of the noise long, but none longer than `longest`, in units of the axes. `centres` {group: [k, 2]} are
+    marked behind them, in `colours` {group: colour}, with a legend below.
+    """
+    figure, axes = new_figure(width, width / len(fields) + (0.45 if centres else 0.15), 1, len(fields))
     for axis, (name, eps_hat) in zip(axes[0], fields.items()):
-        axis.quiver(*at.T, *-eps_hat.T, color=NORMAL, angles="xy", scale_units="xy", scale=8, width=0.004)
+        arrows = -eps_hat
+        if longest is not None:
+            arrows = arrows * (8 * longest / arrows.norm(dim=1, keepdim=True).clamp(min=8 * longest))
+        axis.quiver(*at.T, *arrows.T, color=INK if centres else NORMAL, angles="xy", scale_units="xy", scale=8, width=0.004)
+        for (group, means), marker in zip((centres or {}).items(), ["o", "^", "s", "x"]):
+            axis.scatter(*means.T, s=110, marker=marker, color=colours[group], alpha=0.55, linewidths=0, label=f"centre of a {group} cloud", zorder=0.9)
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title=name)
+    if centres:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=len(centres))
     return render(figure, alt)
 
 
@@ -404,7 +451,7 @@ def slopes(
     for name, (low, high) in bands.items():
         axis.axvspan(low, high, color=UNLABELED, alpha=0.18, linewidth=0)
         axis.text((low * high) ** 0.5, 0.98, name, transform=axis.get_xaxis_transform(), ha="center", va="top", fontsize=9)
-    axis.set(xlabel="l of one draw", ylabel="slope in l", xscale="log", yscale="log", ylim=(1e-10, 1e7), xlim=(loss[0].item(), loss[-1].item()))
+    axis.set(xlabel="l of one draw", ylabel="size of slope in l", xscale="log", yscale="log", ylim=(1e-10, 1e7), xlim=(loss[0].item(), loss[-1].item()))
     axis.legend(frameon=False, loc="lower left")
     return render(figure, alt)
 

@@ -20,13 +20,15 @@ SMALLEST_LOSS = 1e-6  # below it -log(1 - exp(-l)) and its slope explode
 def sensitive_loss(loss: Tensor, temperature: float = 1.0) -> Tensor:
     """-log(1 - exp(-l / temperature)), the loss of an image labeled sensitive; same shape as `loss`.
 
-    The stable form -log(-expm1(-l)) is exact for small l and never negative for large l. The scale of l against the
-    temperature decides whether this term dominates or is dead: see its slope, `sensitive_slope`.
+    The form -log(-expm1(-l)) keeps the digits for small l and is never negative for large l, where it rounds to 0. Below
+    `SMALLEST_LOSS` it is held constant. The scale of l against the temperature decides whether this term dominates or is
+    dead: see its slope, `sensitive_slope`. Half precision is computed in single, double stays double.
 
     Raises:
         ValueError: temperature is not a finite number > 0.
     """
-    scaled = (loss.float() / check_positive(temperature, "temperature")).clamp(min=SMALLEST_LOSS)
+    loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
+    scaled = (loss / check_positive(temperature, "temperature")).clamp(min=SMALLEST_LOSS)
     return -torch.log(-torch.expm1(-scaled))
 
 
