@@ -159,6 +159,7 @@ def digits_side_by_side(groups: dict[str, Tensor], framed: dict[str, Tensor], al
     rows = -(-len(next(iter(groups.values()))) // columns)
     panel = width / len(groups)
     figure, axes = new_figure(width, panel * rows / columns + 0.55, 1, len(groups))
+    figure.get_layout_engine().set(wspace=0.08)
     for axis, (name, images) in zip(axes[0], groups.items()):
         draw_digits(axis, images, columns, framed[name], f"{name}\n{int(framed[name].sum())} of {len(images)} framed")
     return render(figure, alt)
@@ -465,7 +466,8 @@ def results(rows: Sequence[dict], alt: str, split: str = "even", width: float = 
     if split not in splits:
         raise ValueError(f"split must be one of those in rows, {splits}; got {split!r}")
     rows = [row for row in rows if row["split"] == split]
-    figure, axes = new_figure(width, 2.6, 1, 2, sharey=True)
+    figure, axes = new_figure(width, 2.8, 1, 2, sharey=True)
+    figure.get_layout_engine().set(wspace=0.06)
     for i, row in enumerate(rows):
         colour = ARMS.get(row["arm"], INK)
         error = [[row["nsr"] - row["nsr_low"]], [row["nsr_high"] - row["nsr"]]]
@@ -473,10 +475,10 @@ def results(rows: Sequence[dict], alt: str, split: str = "even", width: float = 
         axes[0, 1].plot(row["frechet"], i, "s", color=colour)
     axes[0, 0].set_yticks(range(len(rows)), [row["arm"] for row in rows])
     axes[0, 0].invert_yaxis()
-    axes[0, 0].set(xlabel="non-sensitive rate (higher is better), 95 % interval")
+    axes[0, 0].set(xlabel="non-sensitive rate, 95 % interval\n(higher is better)")
     axes[0, 1].axvline(rows[0]["frechet_floor"], color=INK, linestyle=":", label="real against real")
-    axes[0, 1].set(xlabel="Fréchet distance (lower is better)", xlim=(0, None))
-    axes[0, 1].legend(frameon=False)
+    axes[0, 1].set(xlabel="Fréchet distance\n(lower is better)", xlim=(0, None))
+    axes[0, 1].legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return render(figure, alt)
 
 

@@ -69,7 +69,9 @@ def main() -> None:
         split = load_pu(normal)
         for name in ARMS:
             runs = [images_of(name, split, seed, n, settings, folder) for seed in range(seeds)]
-            row = evaluate(torch.cat([images for images, _ in runs]), split, judge).row(normal, name, seeds)
+            pooled = torch.cat([images for images, _ in runs])
+            row = evaluate(pooled, split, judge).row(normal, name, seeds)
+            row["digits_read"] = torch.bincount(read(judge, pooled).digits, minlength=10).tolist()
             row["by_half"] = [half_row(runs[i : i + max(1, seeds // 2)], split, judge) for i in range(0, seeds, max(1, seeds // 2))]
             row["nsr_by_seed"] = [round(evaluate(images, split, judge).nsr, 4) for images, _ in runs]
             rows.append(row)
