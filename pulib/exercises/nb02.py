@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import data, risk
-from .base import Exercise, Mistake, Observed
+from .base import Exercise, Mistake, Observed, Unusable
 
 
 def slopes(f: Callable, *values: Tensor) -> Tensor:
@@ -259,8 +259,10 @@ def refusal(f, *args) -> float:
     """1 if f refuses by a ValueError, 1/2 if by another error, 0 if it answers, be it with None."""
     try:
         f(*args)
-    except ValueError as error:
-        return float("gives back None" not in str(error))
+    except Unusable:
+        return 0.0
+    except ValueError:
+        return 1.0
     except Exception:  # whatever a learner may raise
         return 0.5
     return 0.0
