@@ -8,7 +8,7 @@ import torch
 
 from pulib import checks
 from pulib.exercises import EXERCISES
-from pulib.exercises.base import Exercise, Mistake, judge
+from pulib.exercises.base import Exercise, Mistake, difference, judge, observe
 
 ANSWERS = {name: importlib.import_module(f"answers.{name}") for name in sorted({f"nb{key[:2]}" for key in EXERCISES})}
 RIGHT = [(key, f) for answers in ANSWERS.values() for key, many in answers.RIGHT.items() for f in many]
@@ -117,6 +117,19 @@ def test_a_mistake_that_raises_the_same_error_names_the_reason():
     same, other = Mistake("the shapes", lambda x: x + torch.ones(2)), Mistake("never", lambda x: x + torch.ones(5))
     exercise = Exercise("00.0", torch.neg, lambda f: {"three numbers": f(torch.ones(3))}, (other, same))
     assert judge(exercise, lambda x: x * torch.zeros(2)).says == "the shapes"
+
+
+@each
+def test_every_test_of_an_exercise_reads_as_english(key, monkeypatch):
+    """Whatever differs first is named in a sentence: a question by yes and no, everything else by its value."""
+    right = observe(EXERCISES[key], EXERCISES[key].solution)
+    for name, value in right.items():
+        assert '"' not in name and "= yes" not in name
+        said = difference(right | {name: 1 - value if name.endswith("?") else value + 17.3}, right, 1e-4)
+        assert f'"{name}"' in said or said.startswith("in every test your result")
+        assert not doubled_punctuation(f"{said}.")
+        if name.endswith("?"):
+            assert set(value.flatten().tolist()) <= {0.0, 1.0}
 
 
 def test_a_mistake_that_cannot_run_on_the_inputs_is_no_obstacle():
