@@ -27,7 +27,7 @@ import torch
 
 from build import notebooks
 from pulib.exercises import EXERCISES
-from pulib.exercises.base import Exercise, Observed, Verdict, as_tensor, judge
+from pulib.exercises.base import Exercise, Verdict, attempt, judge
 from teaching import Card, cards
 
 TIME_LIMIT = 600  # seconds for one submission
@@ -67,16 +67,10 @@ def run(job: Path, report: Path) -> None:
 
 def look(exercise: Exercise, answer: object) -> dict:
     """What `observe` sees of an answer as plain numbers, or why it sees nothing."""
-    seen: list[Observed] = []
-
-    def observe(candidate) -> Observed:
-        seen.append({name: as_tensor(value) for name, value in exercise.observe(candidate).items()})
-        return seen[-1]
-
-    verdict = judge(replace(exercise, observe=observe, mistakes=()), answer)
-    if not seen or verdict.state == "not attempted":
-        return asdict(verdict)
-    return {"seen": {name: [list(value.shape), value.flatten().tolist()] for name, value in seen[0].items()}}
+    seen = attempt(exercise, answer)
+    if isinstance(seen, Exception):
+        return asdict(judge(exercise, answer))
+    return {"seen": {name: [list(value.shape), value.flatten().tolist()] for name, value in seen.items()}}
 
 
 def tell(report: Path, line: dict) -> None:

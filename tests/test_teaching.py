@@ -286,6 +286,14 @@ def test_reports_of_a_submission_are_read_with_care():
     assert mark.parsed("no json") == mark.parsed("[1]") == {}
 
 
+def test_an_error_gets_the_diagnosis_of_the_mistake_that_raises_it_too():
+    seen = mark.look(EXERCISES["03.2"], lambda loss_u, loss_s, prior: (loss_u - prior * loss_s).std())
+    assert seen["state"] == "wrong" and "differ in number" in mark.verdict(EXERCISES["03.2"], seen).says
+    assert mark.verdict(EXERCISES["01.1"], mark.look(EXERCISES["01.1"], lambda beta: 1 / 0)).says == "your function raised ZeroDivisionError: division by zero"
+    assert mark.look(EXERCISES["01.1"], lambda beta: ...)["state"] == "not attempted"
+    assert mark.look(EXERCISES["01.1"], 3)["state"] == "wrong"
+
+
 def test_what_is_no_notebook_is_refused(tmp_path):
     for text in ("no json", "[]", "{}"):
         (tmp_path / "x.ipynb").write_text(text)

@@ -79,7 +79,7 @@ def observe_alpha_bar(f) -> Observed:
         "a growing beta": call(f, torch.tensor([0.1, 0.2, 0.3, 0.4])),
         "one step only": call(f, torch.tensor([0.25])),
         "the cosine schedule": call(f, cosine_schedule().beta),
-        "beta left as it was": tidy(f, diffusion.alpha_bar_of, torch.tensor([0.1, 0.2])),
+        "is beta left as it was?": tidy(f, diffusion.alpha_bar_of, torch.tensor([0.1, 0.2])),
     }
 
 
@@ -128,8 +128,8 @@ def observe_add_noise(f) -> Observed:
     return {
         "images": call(f, i.x0, i.t, i.noise, i.schedule),
         "images without noise": call(f, torch.ones_like(i.x0), i.t, torch.zeros_like(i.x0), i.schedule),
-        "right for points [n, 2] too (1 = yes)": fits(f, add_noise, i.x0[:, 0, 0], i.t, i.noise[:, 0, 0], i.schedule),
-        "images left as they were (1 = yes)": tidy(f, add_noise, i.x0, i.t, i.noise, i.schedule),
+        "is it right for points [n, 2] too?": fits(f, add_noise, i.x0[:, 0, 0], i.t, i.noise[:, 0, 0], i.schedule),
+        "are the images left as they were?": tidy(f, add_noise, i.x0, i.t, i.noise, i.schedule),
     }
 
 
@@ -172,6 +172,15 @@ def misshaped(combine: Callable) -> tuple[Mistake, ...]:
         Mistake(f"your factors lie along the rows of the images; {says}", shaped(lambda a: a[:, None], combine)),
         Mistake(f"your factors lie along the channels, which copied every image; {says}", shaped(lambda a: a[:, None, None], combine)),
     )
+
+
+def of_every_level() -> tuple[Mistake, ...]:
+    """Factors for all levels of the schedule, which do not fit the images and raise an error."""
+    says = "you took alpha_bar of all levels at once; each image needs the one of its own level, alpha_bar[t]"
+    shapes = (lambda a: a, lambda a: a[:, None, None, None])
+    before = (Mistake(says, lambda x, *rest, shape=shape: shape(rest[-1].alpha_bar) * x) for shape in shapes)
+    behind = (Mistake(says, lambda x, *rest, shape=shape: x * shape(rest[-1].alpha_bar)) for shape in shapes)
+    return (*before, *behind)
 
 
 def off_by_one(want: Callable) -> tuple[Mistake, ...]:
@@ -225,6 +234,7 @@ ADD_NOISE = Exercise(
         Mistake("you clipped x_t; only clean images stay in [-1, 1]", lambda *args: add_noise(*args).clamp(-1, 1)),
         Mistake("you drew noise of your own; use the noise that is given, as the network must guess just that", noise_of_its_own),
         *off_by_one(add_noise),
+        *of_every_level(),
         *rooted_twice(mixed),
         *misshaped(noised_by),
         Mistake(
@@ -268,9 +278,9 @@ def observe_loss(f) -> Observed:
     i, model = inputs(), network(torch.tensor(0.3))
     return {
         "l of each image": call(f, model, i.x0, i.t, i.noise, i.schedule),
-        "right for points [n, 2] too (1 = yes)": fits(f, diffusion.denoising_loss, model, i.x0[:, 0, 0], i.t, i.noise[:, 0, 0], i.schedule),
-        "images and noise left as they were (1 = yes)": tidy(f, diffusion.denoising_loss, model, i.x0, i.t, i.noise, i.schedule),
-        "passes a gradient on (1 = yes)": slope(f),
+        "is it right for points [n, 2] too?": fits(f, diffusion.denoising_loss, model, i.x0[:, 0, 0], i.t, i.noise[:, 0, 0], i.schedule),
+        "are the images and the noise left as they were?": tidy(f, diffusion.denoising_loss, model, i.x0, i.t, i.noise, i.schedule),
+        "does it pass on the right gradient?": slope(f),
     }
 
 
@@ -354,10 +364,16 @@ def observe_estimate(f) -> Observed:
         "with a bad prediction, cut to [-1, 1]": call(f, xt, guess, i.t, i.schedule).clamp(-1, 1),
     }
     right = same(clipped["with a bad prediction, cut to [-1, 1]"], call(diffusion.estimate_x0, xt, guess, i.t, i.schedule))
+    largest = call(f, xt, guess, i.t, i.schedule).abs().max() if right else 1.0
     return clipped | {
-        "stays in [-1, 1] (1 = yes)": float(not right or call(f, xt, guess, i.t, i.schedule).abs().max() <= 1.0001),
-        "x_t and noise left as they were (1 = yes)": tidy(f, diffusion.estimate_x0, xt, guess, i.t, i.schedule),
+        "the largest pixel, whatever its sign": largest,
+        "are x_t and the noise left as they were?": tidy(f, diffusion.estimate_x0, xt, guess, i.t, i.schedule),
     }
+
+
+def read(formula):
+    """An answer from a formula of two tensors, sqrt(alpha_bar) and sqrt(1 - alpha_bar)."""
+    return lambda x, y, t, schedule: formula(x, y, *schedule.levels(t, x))
 
 
 def estimate(formula, low: float = -1.0, high: float = 1.0):
@@ -383,12 +399,17 @@ def solved_and_clipped(xt, e, a, s):
     return solved(xt, e, a, s).clamp(-1, 1)
 
 
+CLIP_LAST = "you clipped too early: clip last, after the division, as only x_0 itself must lie in [-1, 1]"
+
 ESTIMATE = Exercise(
     "01.4",
     diffusion.estimate_x0,
     observe_estimate,
     (
-        Mistake("you did not clip; pixels lie in [-1, 1], so clamp the estimate", estimate(solved, -9e9, 9e9)),
+        Mistake("you did not clip; pixels lie in [-1, 1], so clamp the estimate", read(solved)),
+        Mistake(CLIP_LAST, read(lambda xt, e, a, s: (xt - s * e).clamp(-1, 1) / a)),
+        Mistake(CLIP_LAST, read(lambda xt, e, a, s: (xt.clamp(-1, 1) - s * e) / a)),
+        Mistake(CLIP_LAST, read(lambda xt, e, a, s: (xt - s * e.clamp(-1, 1)) / a)),
         Mistake("you clipped to [0, 1]; pixels lie in [-1, 1]", estimate(solved, 0.0)),
         Mistake("you divided by alpha_bar; (1.2) multiplied by its square root", estimate(lambda xt, e, a, s: (xt - s * e) / a**2)),
         Mistake("you subtracted the noise, but did not undo the shrinking: divide by sqrt(alpha_bar)", estimate(lambda xt, e, a, s: xt - s * e)),
@@ -405,6 +426,7 @@ ESTIMATE = Exercise(
         Mistake("beta_t is the noise of one step; x_t holds the noise of all steps up to t, so solve (1.2)", with_beta_of_a_step),
         Mistake("you squashed the estimate; clamp leaves values inside [-1, 1] as they are", lambda *args: diffusion.estimate_x0(*args, clip=False).tanh()),
         *off_by_one(diffusion.estimate_x0),
+        *of_every_level(),
         *rooted_twice(lambda signal, sigma: estimate(lambda xt, e, a, s: solved(xt, e, signal(a**2), sigma(a**2)))),
         *misshaped(solved_and_clipped),
         Mistake("right, but you changed x_t or the noise itself; write into a new tensor", in_place(diffusion.estimate_x0, 0)),
@@ -421,7 +443,7 @@ def observe_step(f) -> Observed:
         "DDIM (sigma = 0)": call(f, i.x0, i.eps_hat, 0.6, 0.0, i.noise),
         "fresh noise (sigma = 0.3)": call(f, i.x0, i.eps_hat, 0.6, 0.3, i.noise),
         "the last step (alpha_bar = 1)": call(f, i.x0, i.eps_hat, 1.0, 0.0, i.noise),
-        "x0 and noise left as they were (1 = yes)": tidy(f, diffusion.step_back, i.x0, i.eps_hat, 0.6, 0.3, i.noise),
+        "are x0 and the noise left as they were?": tidy(f, diffusion.step_back, i.x0, i.eps_hat, 0.6, 0.3, i.noise),
     }
 
 
@@ -475,13 +497,8 @@ def observe_v(f) -> Observed:
     return {
         "the true v": call(f, signal * i.noise - sigma * i.x0, xt, i.t, i.schedule),
         "a wrong v": call(f, i.eps_hat, xt, i.t, i.schedule),
-        "v and x_t left as they were (1 = yes)": tidy(f, diffusion.noise_of_v, i.eps_hat, xt, i.t, i.schedule),
+        "are v and x_t left as they were?": tidy(f, diffusion.noise_of_v, i.eps_hat, xt, i.t, i.schedule),
     }
-
-
-def read_v(formula):
-    """A reading of v from a formula of v, x_t, sqrt(alpha_bar) and sqrt(1 - alpha_bar)."""
-    return lambda v, xt, t, schedule: formula(v, xt, *schedule.levels(t, xt))
 
 
 def combined(v, x, a, s):
@@ -497,20 +514,21 @@ READ_V = Exercise(
     diffusion.noise_of_v,
     observe_v,
     (
-        Mistake("the sign of x_t is wrong: test yours with x_0 = 0, where x_t is sqrt(1 - alpha_bar) times the noise", read_v(lambda v, x, a, s: a * v - s * x)),
-        Mistake("the sign of v is wrong: near t = 0 v itself is almost the noise", read_v(lambda v, x, a, s: s * x - a * v)),
-        Mistake("you solved v's definition with x_t in the place of x_0; eliminate x_0 by (1.2) first", read_v(lambda v, x, a, s: (v + s * x) / a)),
-        Mistake("you dropped the x_0 of v's definition; eliminate it by (1.2) instead", read_v(lambda v, x, a, s: v / a)),
-        Mistake("you gave v back as it is; it still holds a part of -x_0", read_v(lambda v, x, a, s: v)),
-        Mistake("you added v and x_t without factors; x_0 cancels only with the right ones", read_v(lambda v, x, a, s: v + x)),
-        Mistake("the two factors have changed places", read_v(lambda v, x, a, s: s * v + a * x)),
-        Mistake("this is the estimate of x_0; eliminate x_0 instead of the noise", read_v(lambda v, x, a, s: a * x - s * v)),
-        Mistake("the factors are square roots, sqrt(alpha_bar) and sqrt(1 - alpha_bar)", read_v(lambda v, x, a, s: a**2 * v + s**2 * x)),
-        Mistake("you put v in the place of x_0 in (1.2); v holds noise as well", read_v(lambda v, x, a, s: (x - a * v) / s)),
-        Mistake("you clipped x_0 on the way; v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0 holds for the unclipped one", read_v(by_way_of_a_clipped_x0)),
-        Mistake("you clipped the noise; only images lie in [-1, 1]", read_v(lambda v, x, a, s: combined(v, x, a, s).clamp(-1, 1))),
+        Mistake("the sign of x_t is wrong: test yours with x_0 = 0, where x_t is sqrt(1 - alpha_bar) times the noise", read(lambda v, x, a, s: a * v - s * x)),
+        Mistake("the sign of v is wrong: near t = 0 v itself is almost the noise", read(lambda v, x, a, s: s * x - a * v)),
+        Mistake("you solved v's definition with x_t in the place of x_0; eliminate x_0 by (1.2) first", read(lambda v, x, a, s: (v + s * x) / a)),
+        Mistake("you dropped the x_0 of v's definition; eliminate it by (1.2) instead", read(lambda v, x, a, s: v / a)),
+        Mistake("you gave v back as it is; it still holds a part of -x_0", read(lambda v, x, a, s: v)),
+        Mistake("you added v and x_t without factors; x_0 cancels only with the right ones", read(lambda v, x, a, s: v + x)),
+        Mistake("the two factors have changed places", read(lambda v, x, a, s: s * v + a * x)),
+        Mistake("this is the estimate of x_0; eliminate x_0 instead of the noise", read(lambda v, x, a, s: a * x - s * v)),
+        Mistake("the factors are square roots, sqrt(alpha_bar) and sqrt(1 - alpha_bar)", read(lambda v, x, a, s: a**2 * v + s**2 * x)),
+        Mistake("you put v in the place of x_0 in (1.2); v holds noise as well", read(lambda v, x, a, s: (x - a * v) / s)),
+        Mistake("you clipped x_0 on the way; v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0 holds for the unclipped one", read(by_way_of_a_clipped_x0)),
+        Mistake("you clipped the noise; only images lie in [-1, 1]", read(lambda v, x, a, s: combined(v, x, a, s).clamp(-1, 1))),
         *off_by_one(diffusion.noise_of_v),
-        *rooted_twice(lambda signal, sigma: read_v(lambda v, x, a, s: combined(v, x, signal(a**2), sigma(a**2)))),
+        *of_every_level(),
+        *rooted_twice(lambda signal, sigma: read(lambda v, x, a, s: combined(v, x, signal(a**2), sigma(a**2)))),
         *misshaped(combined),
         Mistake("right, but you changed v or x_t itself; write into a new tensor", in_place(diffusion.noise_of_v, 0)),
     ),

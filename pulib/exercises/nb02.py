@@ -1,12 +1,14 @@
 """Exercises of notebook 02: the PU risk from its parts, its error rate, and which prior it wants."""
 
 from collections.abc import Callable
+from itertools import combinations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from .. import data, risk
-from .base import Exercise, Mistake, Observed
+from .base import Exercise, Mistake, Observed, Unusable, as_tensor
 
 
 def slopes(f: Callable, *values: Tensor) -> Tensor:
@@ -17,6 +19,14 @@ def slopes(f: Callable, *values: Tensor) -> Tensor:
         return torch.zeros(sum(leaf.numel() for leaf in leaves))
     grads = torch.autograd.grad(result.sum(), leaves, allow_unused=True)
     return torch.cat([(torch.zeros_like(leaf) if grad is None else grad).flatten() for leaf, grad in zip(leaves, grads)])
+
+
+def paired(says: str) -> tuple[Mistake, ...]:
+    """The points of U and of S taken one by one, which raises an error, as they differ in number."""
+    return Mistake(says, lambda u, s, *rest: u - s), Mistake(says, lambda u, s, *rest: s - u)
+
+
+PAIRED = "you combined the points of U and of S one by one, but they differ in number, and no two belong together: take the mean of each first"
 
 
 def losses() -> tuple[Tensor, Tensor]:
@@ -48,6 +58,19 @@ def held(loss: Tensor) -> Tensor:
     return loss.clamp(min=risk.SMALLEST_LOSS)
 
 
+def guarded_by(eps: float) -> tuple[Mistake, ...]:
+    """A small number that keeps the logarithm finite, added or as a bound, in the ways to write it."""
+    says = "you guard the logarithm by a small number that changes small losses too, or comes when their digits are lost; `clamp` l itself, before you use it"
+    any_size = (
+        lambda l: -torch.expm1(-(l + eps)),
+        lambda l: -torch.expm1(-l) + eps,
+        lambda l: 1 - torch.exp(-l) + eps,
+        lambda l: (1 - torch.exp(-l)).clamp(min=eps),
+    )
+    not_lost = (lambda l: 1 - torch.exp(-(l + eps)), lambda l: 1 + eps - torch.exp(-l)) if eps >= 1e-7 else ()  # lost next to 1
+    return tuple(Mistake(says, lambda l, form=form: -torch.log(form(l))) for form in (*any_size, *not_lost))
+
+
 SENSITIVE_LOSS = Exercise(
     "02.1",
     risk.sensitive_loss,
@@ -61,7 +84,9 @@ SENSITIVE_LOSS = Exercise(
         Mistake("right on paper, but 1 - e^(-l) loses its digits for small l, and l = 0 gives infinity; see the hint", lambda l: -torch.log(1 - torch.exp(-l))),
         Mistake("right on paper, but for small l the difference 1 - e^(-l) loses its digits; `torch.expm1` keeps them", lambda l: -torch.log(1 - torch.exp(-held(l)))),
         Mistake("right for all l > 0, but l = 0 gives infinity: keep l at 1e-6 or above before you use it", lambda l: -torch.log(-torch.expm1(-l))),
-        Mistake("you added 1e-6 everywhere, which changes small losses too; `clamp` leaves those above 1e-6 alone", lambda l: -torch.log(-torch.expm1(-(l + 1e-6)))),
+        *(mistake for eps in (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12) for mistake in guarded_by(eps)),
+        Mistake("you took l for a score; the sigmoid belongs to g, and with l the probability of sensitive is 1 - e^(-l)", lambda l: softplus(-l)),
+        Mistake("you took l for a score; the sigmoid belongs to g, and with l the probability of sensitive is 1 - e^(-l)", lambda l: softplus(l)),
         Mistake("you averaged; keep one loss per point, in the shape that came in", lambda l: -torch.log(-torch.expm1(-held(l))).mean()),
         Mistake("the values are right, but no slope passes through them: do without .item() and .detach()", lambda l: -torch.log(-torch.expm1(-held(l.detach())))),
     ),
@@ -96,6 +121,10 @@ NORMAL_PART = Exercise(
         Mistake("you kept one value per point of U; take the mean over U too", lambda u, s, p: u - p * s.mean()),
         Mistake("you summed where the expectations ask for means", lambda u, s, p: u.sum() - p * s.sum()),
         Mistake("you divided by 1 - prior, which gives E_N; (2.7) asks for (1 - prior) E_N", lambda u, s, p: (u.mean() - p * s.mean()) / (1 - p)),
+        Mistake("the refund takes l_S of the points of S; it undoes what U was charged for them, l_N, so take their losses as they came", lambda u, s, p: u.mean() - p * risk.sensitive_loss(s).mean()),
+        Mistake("U is charged l_N, and you took l_S; take the losses as they came", lambda u, s, p: risk.sensitive_loss(u).mean() - p * s.mean()),
+        Mistake("you took l_S on both sides; the inner term has l_N, the losses as they came", lambda u, s, p: risk.sensitive_loss(u).mean() - p * risk.sensitive_loss(s).mean()),
+        *paired(PAIRED),
         Mistake("you corrected it; here the estimate may be negative, corrections come later", lambda u, s, p: (u.mean() - p * s.mean()).abs()),
         Mistake("you corrected it; here the estimate may be negative, corrections come later", lambda u, s, p: (u.mean() - p * s.mean()).clamp(min=0)),
         Mistake("the numbers are right, but no slope passes through them, and training needs one: do without .item() and .detach()", lambda u, s, p: (u.mean() - p * s.mean()).item()),
@@ -113,7 +142,7 @@ def observe_correct(f) -> Observed:
     seen = {}
     for name in KINDS:
         for start in (0.2, -0.3):
-            seen[f"{name} of {start:+}"] = f(torch.tensor(start), name)
+            seen[f"correction {name} of the value {start:+}"] = f(torch.tensor(start), name)
             seen[f"slope of {name} at {start:+}"] = slopes(lambda v, name=name: f(v, name), torch.tensor(start))
     return seen
 
@@ -124,6 +153,14 @@ def same(v):
 
 def at_least_zero(v):
     return v.clamp(min=0)
+
+
+def without_slope_in(names: tuple[str, ...]) -> Mistake:
+    """Right values, but nothing passes through these corrections."""
+    rules = {"none": same, "clip": at_least_zero, "abs": torch.abs}
+    where = "them" if names == KINDS else f"your {' and '.join(names)}"
+    says = f"the values are right, but no slope passes through {where}, and training needs one: do without .item() and .detach()"
+    return Mistake(says, lambda v, name: rules[name](v.detach() if name in names else v))
 
 
 def by_name(none=same, clip=at_least_zero, absolute=torch.abs):
@@ -145,9 +182,7 @@ CORRECT = Exercise(
         Mistake("your abs clips: below zero it must give the distance to zero, not zero", by_name(absolute=at_least_zero)),
         Mistake("you correct for \"none\" too; it leaves the value as it is", by_name(none=torch.abs)),
         Mistake("you correct for \"none\" too; it leaves the value as it is", by_name(none=at_least_zero)),
-        Mistake("the values are right, but no slope passes through them: do without .item() and .detach()", by_name(*(lambda v, g=g: g(v.detach()) for g in (same, at_least_zero, torch.abs)))),
-        Mistake("the values are right, but your clip and abs pass on no slope: do without .item() and .detach()", by_name(same, lambda v: v.detach().clamp(min=0), lambda v: v.detach().abs())),
-        Mistake("the values are right, but your abs passes on no slope: do without .item() and .detach()", by_name(absolute=lambda v: v.detach().abs())),
+        *(without_slope_in(names) for n in (3, 2, 1) for names in combinations(KINDS, n)),
         Mistake("your abs has the right values, but the slope +1 below zero: a .detach() hides the turned sign from it", by_name(absolute=lambda v: v + (v.abs() - v).detach())),
         Mistake("your clip has the right values, but the slope +1 below zero: a .detach() hides the cut from it", by_name(clip=lambda v: v + (v.clamp(min=0) - v).detach())),
     ),
@@ -179,6 +214,10 @@ def whole_corrected(u, s, p, name):
     return risk.correct(p * risk.sensitive_loss(s).mean() + risk.normal_part(u, s, p), name)
 
 
+def without_prior(u, s, p, name):
+    return p * risk.sensitive_loss(s).mean() + risk.correct(u.mean() - s.mean(), name)
+
+
 def without_slope(u, s, p, name):
     return p * risk.sensitive_loss(s).mean() + risk.correct(risk.normal_part(u, s, p).detach(), name)
 
@@ -195,6 +234,11 @@ PU_RISK = Exercise(
         Mistake("you always clip; the argument `correction` chooses", lambda u, s, p, name: p * parts(u, s, p, name)[0] + parts(u, s, p, "clip")[1]),
         Mistake("you corrected each point before the mean, E|.|; (2.13) corrects the difference of the means, |E.|", per_point),
         Mistake("you corrected the sum of both terms; only the inner term can be wrong about its sign", whole_corrected),
+        Mistake("you took the mean before the loss; l_S is not straight, so apply it to each point of S and then average", lambda u, s, p, name: p * risk.sensitive_loss(s.mean()) + parts(u, s, p, name)[1]),
+        Mistake("the inner term needs no factor 1 - prior: it estimates (1 - prior) E_N[l_N] as it is", lambda u, s, p, name: p * parts(u, s, p, name)[0] + (1 - p) * parts(u, s, p, name)[1]),
+        Mistake("the inner term lacks its prior: it is `normal_part`, your function of 02.2", without_prior),
+        Mistake("U and S have changed places", lambda u, s, p, name: risk.pu_risk(s, u, p, name)),
+        *paired(PAIRED),
         Mistake("S is charged l_N for being called sensitive; the first term has l_S, your function of 02.1", lambda u, s, p, name: p * s.mean() + parts(u, s, p, name)[1]),
         Mistake("the first term is averaged over U; it belongs to S, the points that we know are sensitive", lambda u, s, p, name: p * risk.sensitive_loss(u).mean() + parts(u, s, p, name)[1]),
         Mistake("you summed l_S over S; its expectation is a mean", lambda u, s, p, name: p * risk.sensitive_loss(s).sum() + parts(u, s, p, name)[1]),
@@ -244,6 +288,8 @@ PU_ERROR = Exercise(
         Mistake("the missed points are missing: sensitive points with g >= 0 are errors too", shares(lambda a, c, p: a - p * c)),
         Mistake("you counted the caught points of S as errors; missed are those with g >= 0", shares(lambda a, c, p: p * c + a - p * c)),
         Mistake("this is one minus the error, as when the sides are turned: a high score means normal, g < 0 sensitive", shares(lambda a, c, p: 1 - the_formula(a, c, p))),
+        Mistake("you averaged the scores themselves; (2.14) asks how often they lie below 0", lambda u, s, p: p * (s >= 0).float().mean() + u.mean() - p * s.mean()),
+        *paired(PAIRED),
         Mistake("you corrected the estimate; (2.14) has no correction, chance may bring it below zero", shares(lambda a, c, p: the_formula(a, c, p).clamp(min=0))),
         Mistake("you corrected the estimate; (2.14) has no correction, chance may bring it below zero", shares(lambda a, c, p: p * (1 - c) + (a - p * c).abs())),
         Mistake("you corrected the estimate; (2.14) has no correction, chance may bring it below zero", shares(lambda a, c, p: p * (1 - c) + (a - p * c).clamp(min=0))),
@@ -259,19 +305,32 @@ def refusal(f, *args) -> float:
     """1 if f refuses by a ValueError, 1/2 if by another error, 0 if it answers, be it with None."""
     try:
         f(*args)
-    except ValueError as error:
-        return float("gives back None" not in str(error))
+    except Unusable:
+        return 0.0
+    except ValueError:
+        return 1.0
     except Exception:  # whatever a learner may raise
         return 0.5
     return 0.0
 
 
+def answer_or_nan(f, *args):
+    """f's answer, or nan if it refuses by a ValueError."""
+    try:
+        return f(*args)
+    except ValueError:
+        return float("nan")
+
+
 def observe_prior(f) -> Observed:
+    none, refused = answer_or_nan(f, 1 / 16, 1500, 100), refusal(f, 0.05, 1000, 100)
     return {
         "2 sensitive of 4 in U, and 4 in S": f(0.75, 4, 4),
         "3 sensitive of 10 in U, and 2 in S": f(5 / 12, 10, 2),
-        "no sensitive image in U": f(1 / 16, 1500, 100),
-        "a share of 5 % with S alone 9 % (1 = refused)": refusal(f, 0.05, 1000, 100),
+        "is there an answer where U holds no sensitive point?": as_tensor(none).isfinite(),
+        "no sensitive point in U": none,
+        "is a share of 5 % refused where S alone is 9 %?": refused > 0,
+        "is it refused by a ValueError?": refused == 1,
     }
 
 
@@ -284,6 +343,13 @@ def share_in_u(formula):
         return formula(prior_all, n_u, n_s)
 
     return convert
+
+
+def without_zero(prior_all, n_u, n_s):
+    prior = (prior_all * (n_u + n_s) - n_s) / n_u
+    if prior <= 0:
+        raise ValueError
+    return prior
 
 
 def with_assert(prior_all, n_u, n_s):
@@ -313,6 +379,7 @@ PRIOR = Exercise(
     (
         Mistake("right where an answer exists; but 50 sensitive of 1,100 points cannot hold the 100 of S: raise a ValueError there, whatever the formula gives", unchecked(lambda q, u, s: (q * (u + s) - s) / u)),
         Mistake("right, and you refuse what cannot be, but not by a ValueError; an `assert` is for your own tests", with_assert),
+        Mistake("right, but you refuse a prior of 0 too; U may hold no sensitive point, so refuse only what is below 0", without_zero),
         *(Mistake(says, make(formula)) for says, formula in FORMULAS for make in (share_in_u, unchecked)),
     ),
 )

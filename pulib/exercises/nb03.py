@@ -1,37 +1,55 @@
 """Exercises of notebook 03: stratified levels, chance in a difference, the composed noise, a wrong prior, the slope of the log term."""
 
+import math
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from .. import diffusion, evaluation, risk, toy
-from .base import Exercise, Mistake, Observed
+from .base import Exercise, Mistake, Observed, Unusable, as_tensor
 
 # ---------------------------------------------------------------------------------- 03.1 stratified levels
 
 
 def observe_timesteps(f) -> Observed:
-    """Facts about draws that hold for every correct answer, whatever random numbers it uses."""
+    """Facts about draws that hold for every correct answer, whatever random numbers it uses.
+
+    In 32-bit floats (i + u) / n may round up to 1, and the level to T. For the numbers of this course that is too rare to be
+    seen here, so an answer without a guard against it is accepted.
+    """
     g = torch.Generator().manual_seed(0)
-    few = torch.stack([f(2, 3, g) for _ in range(1000)])  # 3 levels do not split into 2 whole parts
-    wide = torch.stack([f(4, 1000, g) for _ in range(200)])  # strata of 250 levels
-    if wide.shape[1:] != (4,):
-        raise ValueError(f"it gives back shape {list(wide.shape[1:])} for n = 4, expected [4]")
-    whole, few, wide = not wide.is_floating_point(), few.long(), wide.long()
+    few = torch.stack([levels(f, 2, 3, g) for _ in range(1000)])  # 3 levels do not split into 2 whole parts
+    wide = torch.stack([levels(f, 4, 1000, g) for _ in range(200)])  # strata of 250 levels
     stratum, place = wide // 250, wide % 250
-    again = [f(8, 1000, torch.Generator().manual_seed(1)) for _ in range(2)]
+    again = [levels(f, 8, 1000, torch.Generator().manual_seed(1)) for _ in range(2)]
+    often = unusual(few.clamp(-1, 3) + 1, torch.tensor([0, 1, 1, 1, 0]))
     return {
-        "are the levels whole numbers?": whole,
-        "lowest and highest of 3 levels": torch.stack([few.min(), few.max()]),
-        "levels -1 … 3 drawn as often as they should (0), too often (1), too seldom (-1)": unusual(few.clamp(-1, 3) + 1, torch.tensor([0, 1, 1, 1, 0])),
+        "the lowest of 3 levels": few.min(),
+        "the highest of 3 levels": few.max(),
+        **{f"of the levels 0, 1, 2, is {k} drawn too often?": often[k + 1] > 0 for k in range(3)},
+        **{f"of the levels 0, 1, 2, is {k} drawn too seldom?": often[k + 1] < 0 for k in range(3)},
         "is every stratum hit?": ((stratum.sort(1).values == torch.arange(4)).all(1).double().mean() > 0.9).item(),
         "do the places differ between strata?": ((place.amax(1) - place.amin(1) > 5).double().mean() > 0.5).item(),
         "do the places differ between draws?": (place.double().std() > 5).item(),
-        "fifths of a stratum visited as often as they should": unusual(place // 50, torch.ones(5)),
-        "which strata ever come first": torch.stack([(stratum[:, 0] == k).any() for k in range(4)]),
+        "are all parts of a stratum visited equally often?": not unusual(place // 50, torch.ones(5)).any(),
+        "does each stratum come first at times?": all((stratum[:, 0] == k).any() for k in range(4)),
         "does the same generator give the same draw?": torch.equal(*again),
     }
+
+
+def levels(f, n: int, T: int, generator: torch.Generator) -> Tensor:
+    """A draw, int64 [n].
+
+    Raises:
+        Unusable: it is something else.
+    """
+    drawn = f(n, T, generator)
+    if as_tensor(drawn).shape != (n,):
+        raise Unusable(f"your function gives back shape {list(as_tensor(drawn).shape)} for n = {n}, and [{n}] was expected")
+    if drawn.is_floating_point():
+        raise Unusable("your levels are no whole numbers; they will be indices, so round down with .long()")
+    return drawn.long()
 
 
 def unusual(values: Tensor, weights: Tensor) -> Tensor:
@@ -73,7 +91,6 @@ STRATIFIED = Exercise(
         Mistake("you are one level off: the code's t runs from 0 to T - 1", strata(each_its_own, lambda u, T: (u * T).long() + 1)),
         Mistake("round down, not to the nearest: T itself is no level, and 0 is drawn too seldom", strata(each_its_own, lambda u, T: (u * T).round().long())),
         Mistake("your strata are cut between whole levels, so where n does not divide T some levels are drawn too often; cut the interval [0, T) and round down at the end", whole_parts),
-        Mistake("your levels are no whole numbers; they will be indices, so round down with .long()", strata(each_its_own, lambda u, T: u * T)),
         Mistake(
             "your draws do not depend on `generator`, so nobody can repeat them; pass it to every random function",
             strata(lambda n, g: torch.rand(n), order=lambda t, g: t[torch.randperm(len(t))]),
@@ -89,6 +106,14 @@ def observe_error(f) -> Observed:
     g = torch.Generator().manual_seed(0)
     loss_u, loss_s = (size * torch.empty(n).exponential_(generator=g) for size, n in ((200.0, 20_000), (400.0, 8000)))
     return {"prior 0.2": f(loss_u, loss_s, 0.2), "prior 0.4, fewer of U": f(loss_u[:15_000], loss_s, 0.4)}
+
+
+def first_of_each(u: Tensor, s: Tensor, prior: float) -> Tensor:
+    n = min(len(u), len(s))
+    return (u[:n] - prior * s[:n]).std() / n**0.5
+
+
+PAIRED = "you subtracted the losses of S from those of U one by one; they differ in number, so take the variance of each mean and add them up"
 
 
 def error_of(formula):
@@ -109,6 +134,10 @@ ERROR = Exercise(
         Mistake("this is the spread of single losses; a mean of n losses has an n-th of their variance", error_of(lambda u, s, n, m, p: (u + p**2 * s).sqrt())),
         Mistake("you divided both variances by the number of unlabeled losses; S has its own number", error_of(lambda u, s, n, m, p: ((u + p**2 * s) / n).sqrt())),
         Mistake("divide each variance by its own number of losses, not by the number of all", error_of(lambda u, s, n, m, p: ((u + p**2 * s) / (n + m)).sqrt())),
+        Mistake("a standard deviation shrinks with the root of n: divide the variance by n, then take the root", error_of(lambda u, s, n, m, p: (u / n**2 + p**2 * s / m**2).sqrt())),
+        Mistake(PAIRED, lambda u, s, p: u - p * s),
+        Mistake(PAIRED, lambda u, s, p: p * s - u),
+        Mistake(PAIRED, first_of_each),
         Mistake("the variance of a mean is the variance over n, not over the root of n", error_of(lambda u, s, n, m, p: (u / n**0.5 + p**2 * s / m**0.5).sqrt())),
     ),
 )
@@ -125,6 +154,9 @@ def observe_responsibility(f) -> Observed:
         "r far from all data": f(torch.tensor([-400.0, -352.0]), torch.tensor([-398.5, -351.0]), 0.2),
     }
 
+
+NO_CUT = "do not cut r here: (3.9) may pass 1 when the assumed prior is too high, and section 5 is about that; only where (3.10) divides by 1 - r do later cells cut it"
+NO_EPSILON = "near the data this is right, but a patch against 0/0, such as a small number, decides what r is far from them; subtract the logs first, then exponentiate"
 
 RESPONSIBILITY = Exercise(
     "03.3",
@@ -145,7 +177,13 @@ RESPONSIBILITY = Exercise(
             "right near the data, but far from it both densities round to 0 and 0/0 is nan: subtract the logs first, then exponentiate",
             lambda s, u, p: p * s.exp() / u.exp(),
         ),
-        Mistake("do not cut r at 1: that it passes 1 when the assumed prior is too high is what section 5 is about", lambda s, u, p: (p * (s - u).exp()).clamp(max=1)),
+        Mistake(NO_EPSILON, lambda s, u, p: p * s.exp() / (u.exp() + 1e-12)),
+        Mistake(NO_EPSILON, lambda s, u, p: p * (s.exp() + 1e-12) / (u.exp() + 1e-12)),
+        Mistake(NO_EPSILON, lambda s, u, p: (p * s.exp() + 1e-12) / (u.exp() + 1e-12)),
+        Mistake("you divided by prior p_S + p_U, as a sigmoid of the log ratio does; (3.9) divides by p_U alone", lambda s, u, p: torch.sigmoid(s - u + math.log(p))),
+        Mistake("you divided by p_S + p_U, as a sigmoid of the log ratio does; (3.9) divides by p_U alone", lambda s, u, p: p * torch.sigmoid(s - u)),
+        Mistake(NO_CUT, lambda s, u, p: (p * (s - u).exp()).clamp(max=1)),
+        Mistake(NO_CUT, lambda s, u, p: (p * (s - u).exp()).clamp(max=0.999)),
     ),
 )
 

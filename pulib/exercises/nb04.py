@@ -11,7 +11,7 @@ from .. import evaluation, training
 from ..data import normal_digits
 from ..diffusion import NoisePredictor, cosine_schedule, denoising_loss
 from ..risk import pu_risk, sensitive_loss
-from .base import Exercise, Mistake, Observed
+from .base import Exercise, Mistake, Observed, Unusable, named
 
 # ---------------------------------------------------------------------------- 04.1 the judge's errors
 
@@ -31,12 +31,15 @@ def corrected(formula, cut=True):
     return lambda observed, e_n, e_s: min(1.0, max(0.0, formula(observed, e_n, e_s))) if cut else formula(observed, e_n, e_s)
 
 
+ONE_END = "you cut at one end only; a rate lies between 0 and 1"
 CORRECTED = Exercise(
     "04.1",
     evaluation.corrected_nsr,
     observe_corrected,
     (
         Mistake("a rate lies between 0 and 1, and yours may not; cut it to [0, 1]", corrected(lambda o, n, s: (o - s) / (1 - n - s), cut=False)),
+        Mistake(ONE_END, lambda o, n, s: max(0.0, (o - s) / (1 - n - s))),
+        Mistake(ONE_END, lambda o, n, s: min(1.0, (o - s) / (1 - n - s))),
         Mistake("you subtracted e_N above the line; what is seen too often are sensitive drawings read as normal, e_S", corrected(lambda o, n, s: (o - n) / (1 - n - s))),
         Mistake("you took off both errors above the line; only e_S belongs there", corrected(lambda o, n, s: (o - n - s) / (1 - n - s))),
         Mistake("you subtracted e_S, but did not divide by 1 - e_N - e_S", corrected(lambda o, n, s: o - s)),
@@ -106,9 +109,22 @@ BALANCE = Exercise(
 def observe_interval(f) -> Observed:
     seen = {}
     for name, k, n, z in (("282 of 300", 282, 300, 1.96), ("none of 10", 0, 10, 1.96), ("10 of 10", 10, 10, 1.96), ("5 of 12, z = 1", 5, 12, 1.0)):
-        low, high = f(k, n, z)
+        low, high = ends(f(k, n, z))
         seen |= {f"low end at {name}": low, f"high end at {name}": high}
     return seen
+
+
+def ends(pair) -> tuple:
+    """The two numbers of an answer.
+
+    Raises:
+        Unusable: it is something else.
+    """
+    try:
+        low, high = pair
+    except (TypeError, ValueError):
+        raise Unusable(f"your function gives back {named(pair)}; two numbers were expected, the low end and the high end") from None
+    return low, high
 
 
 def around(formula):
@@ -149,6 +165,8 @@ INTERVAL = Exercise(
             "you did not divide by 1 + z^2/n, the factor of p^2 in the quadratic",
             around(lambda p, n, z: (p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)))),
         ),
+        Mistake("these are the center and the half-width; the ends are their difference and their sum", lambda k, n, z: wilson(k / n, n, z)),
+        Mistake("you wrote 1.96 where z belongs", lambda k, n, z: evaluation.wilson_interval(k, n)),
         Mistake("the two ends have changed places: the low one comes first", lambda k, n, z=1.96: evaluation.wilson_interval(k, n, z)[::-1]),
     ),
 )
@@ -244,11 +262,23 @@ def with_us_noise(model, unlabeled, sensitive, t, noise, prior):
     return pu_risk(loss_u, denoising_loss(model, sensitive, t[:m], noise[:m], model.schedule), prior)
 
 
+def with_all_levels(of_t, of_u):
+    """The loss of one set alone with the levels or the noise of both, which raises an error."""
+
+    def value(model, unlabeled, sensitive, t, noise, prior):
+        images = unlabeled if of_u else sensitive
+        return denoising_loss(model, images, t if of_t else t[: len(images)], noise, model.schedule)
+
+    return value
+
+
 def log_term(s: Tensor, prior: float) -> Tensor:
     return prior * sensitive_loss(s).mean()
 
 
 S_FIRST = "you joined the images with S first, but t and noise begin with those of U"
+UNCUT = "t and noise hold those of U and then those of S; cut them as you cut the images, or join the images first"
+PAIRED = "you subtracted the losses of S from those of U one by one, but they differ in number: take the mean of each first"
 BATCH_RISK = Exercise(
     "04.5",
     training.batch_risk,
@@ -257,6 +287,9 @@ BATCH_RISK = Exercise(
         Mistake("U and S are exchanged: (4.4) takes the sensitive part out of U, not the other way round", batch_risk(lambda u, s, prior: pu_risk(s, u, prior))),
         Mistake(S_FIRST, joined_with_s_first(lambda place, n: place >= len(place) - n)),
         Mistake(S_FIRST, joined_with_s_first(lambda place, n: place < n)),
+        *(Mistake(UNCUT, with_all_levels(of_t, of_u)) for of_t in (True, False) for of_u in (True, False)),
+        Mistake(PAIRED, batch_risk(lambda u, s, prior: u - s)),
+        Mistake(PAIRED, batch_risk(lambda u, s, prior: s - u)),
         Mistake("you took one mean over the joined batch; (4.4) treats U and S differently", batch_risk(lambda u, s, prior: torch.cat([u, s]).mean())),
         Mistake("this is the supervised risk, with U taken for normal; (4.4) subtracts the sensitive part of U", batch_risk(lambda u, s, prior: torch.cat([u, sensitive_loss(s)]).mean())),
         Mistake("this is ordinary training on U: S and the prior do nothing", batch_risk(lambda u, s, prior: u.mean())),
@@ -305,11 +338,13 @@ def observe_average(f) -> Observed:
     for decay in (0.9, 0.25):
         averaged, trained = modules()
         given = f(averaged, trained, decay)
+        if not isinstance(given, nn.Module):
+            raise Unusable(f"your function gives back {named(given)}; it must give back the network `averaged`")
         seen[f"averaged weights, decay {decay}"] = flat(averaged.parameters())
         seen[f"averaged buffers, decay {decay}"] = flat(averaged.buffers())
         seen[f"trained network, decay {decay}"] = flat([*trained.parameters(), *trained.buffers()])
         seen[f"what is given back, decay {decay}"] = flat(given.parameters())
-        seen[f"graph kept by the average, decay {decay}"] = float(any(p.requires_grad for p in averaged.parameters()))
+        seen[f"with a decay of {decay}, does the average keep a graph?"] = float(any(p.requires_grad for p in averaged.parameters()))
     return seen
 
 

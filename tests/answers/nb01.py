@@ -1,5 +1,6 @@
 """Answers to the exercises of notebook 01 as learners write them: right ones, and wrong ones with a part of the diagnosis."""
 
+import numpy as np
 import torch
 
 
@@ -89,12 +90,19 @@ WRONG = {
         (lambda beta: torch.tensor([torch.prod(1 - beta[:i]) for i in range(len(beta))]), "one step off"),
         (lambda beta: [torch.prod(1 - beta[: i + 1]) for i in range(len(beta))], "gives back a list"),
         (lambda beta: beta.mul_(-1).add_(1).cumprod(0), "changed beta itself"),
+        (lambda beta: [(1 - b).item() for b in beta], "`torch.tensor` of a list of numbers"),
+        (lambda beta: torch.cumprod(1 - beta, 0).flip(0), "in reverse order"),
+        (lambda beta: (1 - beta).cumprod, "brackets are missing"),
+        (lambda beta: np.cumprod(1 - beta.numpy()), "a numpy ndarray"),
         (lambda beta: torch.prod(1 - beta), "one value for every t"),
         (lambda beta: torch.cumprod(1 - beta, 0) ** 0.5, "square root comes later"),
         (lambda beta: torch.cumprod(1 - torch.cat([torch.zeros(1), beta[:-1]]), 0), "one step off"),
     ],
     "01.2": [
         (lambda x0, t, z, s: s.alpha_bar[t].view(-1, *[1] * (x0.ndim - 1)) * x0 + (1 - s.alpha_bar[t]).view(-1, *[1] * (x0.ndim - 1)) * z, "square roots"),
+        (lambda x0, t, z, s: s.alpha_bar.sqrt() * x0 + (1 - s.alpha_bar).sqrt() * z, "alpha_bar of all levels"),
+        (lambda x0, t, z, s: x0 * s.alpha_bar.view(-1, 1, 1, 1) ** 0.5, "alpha_bar of all levels"),
+        (lambda x0, t, z, s: s.levels(x0, t)[0] * x0, "arguments have changed places"),
         (lambda x0, t, z, s: noised(z, t, x0, s), "each other's factors"),
         (lambda x0, t, z, s: noised(x0, (t - 1).clamp(0), z, s), "one level off"),
         (lambda x0, t, z, s: noised(x0, t, -z, s), "added, not subtracted"),
@@ -117,6 +125,7 @@ WRONG = {
         (lambda m, x0, t, z, s: (m(x0, t) - z).pow(2).sum((1, 2, 3)), "clean image"),
         (lambda m, x0, t, z, s: (m(noised(x0, t, z, s), t) - z).pow(2).sum((1, 2, 3)), "also has points"),
         (lambda m, x0, t, z, s: (m(noised(x0, t, z, s), t).detach() - z).pow(2).flatten(1).sum(1), "no gradient reaches the network"),
+        (lambda m, x0, t, z, s: ((m(noised(x0, t, z, s), t) - z) ^ 2).flatten(1).sum(1), "A power is written `**`"),
         (loss_without_graph, "no gradient reaches the network"),
         (loss_of_other_noise, "noise of your own"),
         (lambda m, x0, t, z, s: (m(noised(x0, t, z, s), t) - z).pow(2).sum(dim=1), "one axis only"),
@@ -125,6 +134,10 @@ WRONG = {
     ],
     "01.4": [
         (lambda xt, e, t, s: (xt - s.levels(t, xt)[1] * e) / s.levels(t, xt)[0], "did not clip"),
+        (lambda xt, e, t, s: (xt - s.levels(t, xt)[1] * e).clamp(-1, 1) / s.levels(t, xt)[0], "clip last, after the division"),
+        (lambda xt, e, t, s: estimated(xt.clamp(-1, 1), e, t, s), "clip last"),
+        (lambda xt, e, t, s: (xt - (1 - s.alpha_bar).sqrt() * e) / s.alpha_bar.sqrt(), "alpha_bar of all levels"),
+        (lambda xt, e, t, s: max(-1, min(1, estimated(xt, e, t, s))), "`.clamp` and `torch.where` work on each"),
         (lambda xt, e, t, s: ((xt - s.levels(t, xt)[1] * e) / s.levels(t, xt)[0] ** 2).clamp(-1, 1), "divided by alpha_bar"),
         (lambda xt, e, t, s: (xt - s.levels(t, xt)[1] * e).clamp(-1, 1), "undo the shrinking"),
         (lambda xt, e, t, s: ((xt - e) / s.levels(t, xt)[0]).clip(-1, 1), "subtract that much"),
@@ -145,7 +158,10 @@ WRONG = {
         (lambda x0, e, a, sigma, z: a**0.5 * x0 + (1 - a - sigma**2) ** 0.5 * e + sigma * torch.randn_like(x0), "use `fresh`"),
         (lambda x0, e, a, sigma, z: a**0.5 * x0 + (1 - a - sigma**2) ** 0.5 * z + sigma * e, "have changed places"),
         (lambda x0, e, a, sigma, z: a**0.5 * (x0 + (1 - a - sigma**2) ** 0.5 * e + sigma * z), "the image alone"),
-        (lambda x0, e, a, sigma, z: torch.sqrt(a) * x0 + torch.sqrt(1 - a - sigma**2) * e + sigma * z, "must be Tensor, not float"),
+        (lambda x0, e, a, sigma, z: torch.sqrt(a) * x0 + torch.sqrt(1 - a - sigma**2) * e + sigma * z, "`** 0.5` is its root"),
+        (lambda x0, e, a, sigma, z: a.sqrt() * x0 + (1 - a - sigma**2).sqrt() * e + sigma * z, "plain number, not a tensor: `** 0.5` is its root"),
+        (lambda x0, e, a, sigma, z: maths.sqrt(a) * x0, "name 'maths' is not defined"),  # noqa: F821
+        (lambda x0, e, a, sigma, z: math.sqrt(a) * x0, "Add `import math` to the cell"),  # noqa: F821
         (stepped_in_place, "changed x0"),
     ],
     "01.6": [
@@ -157,6 +173,8 @@ WRONG = {
         (lambda v, xt, t, s: v / s.levels(t, xt)[0], "dropped the x_0"),
         (lambda v, xt, t, s: s.alpha_bar[t].view(-1, 1, 1, 1) * v + (1 - s.alpha_bar[t]).view(-1, 1, 1, 1) * xt, "square roots"),
         (lambda v, xt, t, s: s.alpha_bar[t].sqrt() * v + (1 - s.alpha_bar[t]).sqrt() * xt, "along the columns"),
+        (lambda v, xt, t, s: s.alpha_bar.sqrt() * v + (1 - s.alpha_bar).sqrt() * xt, "alpha_bar of all levels"),
+        (lambda v, xt, t, s: v * v, 'in the test "the true v" your result holds'),
         (lambda v, xt, t, s: -(s.levels(t, xt)[0] * v + s.levels(t, xt)[1] * xt), "wrong sign"),
         (lambda v, xt, t, s: (s.levels(t, xt)[0] * v + s.levels(t, xt)[1] * xt).clamp(-1, 1), "clipped the noise"),
     ],

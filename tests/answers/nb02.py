@@ -59,6 +59,13 @@ def prior_by_counts(prior_all, n_unlabeled, n_sensitive):
     return hidden / n_unlabeled
 
 
+def prior_above_zero(share, n_u, n_s):
+    pi = (share * (n_u + n_s) - n_s) / n_u
+    if not 0 < pi < 1:
+        raise ValueError(f"{pi} is no prior!")
+    return pi
+
+
 def prior_by_ratio(share, n_u, n_s):
     pi = share - (1 - share) * n_s / n_u
     if not -1e-9 <= pi < 1:
@@ -87,7 +94,13 @@ WRONG = {
         (lambda loss: -torch.log(-torch.expm1(-loss)), "l = 0 gives infinity"),
         (lambda loss: sensitive(loss).mean(), "one loss per point"),
         (lambda loss: -torch.log(1 - loss), "for the probability"),
-        (lambda loss: softplus(-loss), "losses from 0.01 to 5"),  # l taken for a score
+        (lambda loss: softplus(-loss), "l for a score"),
+        (lambda loss: -torch.log(torch.sigmoid(loss)), "l for a score"),
+        (lambda loss: -torch.log(1 - torch.exp(-loss) + 1e-6), "guard the logarithm by a small number"),
+        (lambda loss: -torch.log(1 - torch.exp(-loss - 1e-7)), "guard the logarithm by a small number"),
+        (lambda loss: -torch.log(1e-8 - torch.expm1(-loss)), "guard the logarithm by a small number"),
+        (lambda loss: -torch.log(torch.clamp(1 - torch.exp(-loss), min=1e-6)), "guard the logarithm by a small number"),
+        (lambda loss: -torch.log(-torch.expm1(-max(loss, 1e-6))), "`.clamp` and `torch.where` work on each"),
     ],
     "02.2": [
         (lambda u, s, p: (1 - p) * u.mean(), "prior * E_U"),
@@ -95,7 +108,11 @@ WRONG = {
         (lambda u, s, p: u.mean() + p * s.mean(), "subtract it"),
         (lambda u, s, p: torch.cat((u, -p * s)).mean(), "own mean"),
         (lambda u, s, p: u - p * torch.mean(s), "mean over U"),
-        (lambda u, s, p: (u - p * s).mean(), "raised RuntimeError"),
+        (lambda u, s, p: (u - p * s).mean(), "one by one"),
+        (lambda u, s, p: u.mean() - p * s.mean, "brackets are missing"),
+        (lambda u, s, p: u.mean() - p * sensitive(s).mean(), "the refund takes l_S"),
+        (lambda u, s, p: sensitive(u).mean() - p * s.mean(), "U is charged l_N"),
+        (lambda u, s, p: sensitive(u).mean() - p * sensitive(s).mean(), "l_S on both sides"),
         (lambda u, s, p: (u.mean() - p * s.mean()).item(), "no slope"),
         (lambda u, s, p: torch.clip(u.mean() - p * s.mean(), 0), "corrections come later"),
         (lambda u, s, p: p * s.mean() - u.mean(), "wrong sign"),
@@ -104,7 +121,13 @@ WRONG = {
         (lambda v, c: v if c == "none" else v.abs() if c == "clip" else relu(v), "changed places"),
         (lambda v, c: {"none": v, "clip": v.clamp(max=0), "abs": v.abs()}[c], "wrong side"),
         (lambda v, c: v.clamp(min=0) if c == "clip" else v, "your abs does nothing"),
-        (lambda v, c: {"none": v, "clip": relu(v), "abs": v.detach().abs()}[c], "your abs passes on no slope"),
+        (lambda v, c: {"none": v, "clip": relu(v), "abs": v.detach().abs()}[c], "no slope passes through your abs"),
+        (lambda v, c: {"none": v, "clip": max(v.item(), 0), "abs": v.abs()}[c], "no slope passes through your clip, and training needs one"),
+        (lambda v, c: {"none": v, "clip": max(v.item(), 0), "abs": abs(v.item())}[c], "your clip and abs"),
+        (lambda v, c: {"none": v, "clip": torch.max(v, 0), "abs": v.abs()}[c], "reads the 0 as an axis"),
+        (lambda v, c: (branches(v, c), c), "gives back a tuple of 2"),
+        (lambda v, c: branches(v, c) if c != "none" else None, "gives back None for 'none'"),
+        (lambda v, c: -branches(v, c), "in every test your result has the wrong sign"),
         (lambda v, c: torch.tensor({"none": v.item(), "clip": max(v.item(), 0), "abs": abs(v.item())}[c]), "no slope passes"),
         (lambda v, c: {"none": v, "clip": relu(v), "abs": v + 2 * relu(-v.detach())}[c], "hides the turned sign"),
         (lambda v, c: {"none": v, "clip": relu(v), "abs": -v}[c], "the sign of every value"),
@@ -122,6 +145,11 @@ WRONG = {
         (lambda u, s, p, c: p * s.mean() + branches(inner(u, s, p), c), "l_S, your function of 02.1"),
         (lambda u, s, p, c: branches(p * sensitive(s).mean() + inner(u, s, p), c), "sum of both terms"),
         (lambda u, s, p, c: p * sensitive(s) + branches(inner(u, s, p), c), "one value per point"),
+        (lambda u, s, p, c: p * sensitive(s.mean()) + branches(inner(u, s, p), c), "the mean before the loss"),
+        (lambda u, s, p, c: p * sensitive(s).mean() + (1 - p) * branches(inner(u, s, p), c), "no factor 1 - prior"),
+        (lambda u, s, p, c: p * sensitive(s).mean() + branches(u.mean() - s.mean(), c), "inner term lacks its prior"),
+        (lambda u, s, p, c: risk_in_one(s, u, p, c), "changed places"),
+        (lambda u, s, p, c: p * sensitive(s).mean() + branches((u - p * s).mean(), c), "one by one"),
     ],
     "02.5": [
         (lambda u, s, p: error_by_means(-u, -s, p), "sides are turned"),
@@ -131,6 +159,10 @@ WRONG = {
         (lambda u, s, p: p * (s >= 0).float().mean() + (1 - p) * (u < 0).float().mean(), "naive form"),
         (lambda u, s, p: abs(error_by_means(u, s, p)), "no correction"),
         (lambda u, s, p: max(error_by_loops(u, s, p), 0.0), "no correction"),
+        (lambda u, s, p: p * (s >= 0).float().mean() + inner(u, s, p), "averaged the scores themselves"),
+        (lambda u, s, p: p * (s >= 0).mean() + (u < 0).mean() - p * (s < 0).mean(), "by `.float()`"),
+        (lambda u, s, p: p * (s >= 0).float().mean() + ((u < 0).float() - p * (s < 0).float()).mean(), "one by one"),
+        (lambda u, s, p: 100 * error_by_loops(u, s, p), "not a percentage"),
         (lambda u, s, p: 1 - error_by_loops(u, s, p), "one minus the error"),
     ],
     "02.6": [
@@ -139,6 +171,8 @@ WRONG = {
         (lambda q, n_u, n_s: prior_by_counts(q, n_u, n_s) * n_u / (n_u + n_s), "a share of U alone"),
         (lambda q, n_u, n_s: (q * n_u + n_s) / (n_u + n_s), "other direction"),
         (lambda q, n_u, n_s: max(0.0, (q * (n_u + n_s) - n_s) / n_u), "raise a ValueError"),
+        (prior_above_zero, "refuse a prior of 0 too"),
+        (lambda q, n_u, n_s: 1 - prior_by_counts(q, n_u, n_s), "1 minus the expected one"),
         (lambda q, n_u, n_s: prior_by_counts(q, n_u, n_s) if q * (n_u + n_s) >= n_s else None, "raise a ValueError"),
     ],
 }

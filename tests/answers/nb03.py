@@ -89,6 +89,11 @@ def slope_by_autograd(loss, temperature):
     return torch.autograd.grad(risk.sensitive_loss(loss, temperature).sum(), loss)[0]
 
 
+def slope_in_a_tuple(loss, temperature):
+    loss = loss.clone().requires_grad_(True)
+    return torch.autograd.grad(risk.sensitive_loss(loss, temperature).sum(), loss)
+
+
 RIGHT = {
     "03.1": [levels_one_by_one, levels_from_shuffled_strata, levels_by_linspace],
     "03.2": [error_in_plain_python, error_from_standard_errors],
@@ -122,8 +127,12 @@ WRONG = {
         (levels_rounded, "round down"),
         (levels_without_the_generator, "`generator`"),
         (levels_not_rounded, "no whole numbers"),
-        (lambda n, T, generator: levels_in_order(n, T, generator).tolist(), "raised TypeError"),
-        (lambda n, T, generator: levels_from_shuffled_strata(n - 1, T, generator), "shape [3] for n = 4, expected [4]"),
+        (lambda n, T, generator: levels_in_order(n, T, generator).tolist(), "`torch.tensor` of a list of numbers"),
+        (lambda n, T, generator: levels_from_shuffled_strata(n - 1, T, generator), "shape [1] for n = 2, and [2] was expected"),
+        (lambda n, T, generator: levels_not_rounded(n, T, generator).floor(), "round down with .long()"),
+        (lambda n, T, generator: torch.rand(n, generator=generator) * T, "round down with .long()"),
+        (lambda n, T, generator: T - 1 - levels_in_order(n, T, generator), "same order"),
+        (lambda n, T, generator: levels_from_shuffled_strata(n, T - 1, generator) + 1, 'in the test "the lowest of 3 levels" your result is 1 where 0'),
     ],
     "03.2": [
         (lambda u, s, b: u.var() / len(u) + b**2 * s.var() / len(s), "this is the variance"),
@@ -131,15 +140,26 @@ WRONG = {
         (lambda u, s, b: torch.sqrt(u.var() / len(u) + b * s.var() / len(s)), "squared"),
         (lambda u, s, b: u.std() / math.sqrt(len(u)) + b * s.std() / math.sqrt(len(s)), "do not add"),
         (lambda u, s, b: (u.std() ** 2 + (b * s.std()) ** 2) ** 0.5, "spread of single losses"),
+        (lambda u, s, b: (u - b * s).std(), "they differ in number"),
+        (lambda u, s, b: (b * s - u).var().sqrt() / len(u) ** 0.5, "they differ in number"),
+        (lambda u, s, b: (u[: len(s)] - b * s).std() / len(s) ** 0.5, "they differ in number"),
+        (lambda u, s, b: torch.hypot(u.std() / len(u), b * s.std() / len(s)), "with the root of n"),
         (lambda u, s, b: torch.cat([u, -b * s]).std() / (len(u) + len(s)) ** 0.5, ""),
     ],
     "03.3": [
         (lambda log_s, log_u, b: log_s.exp() / log_u.exp() * b, "0/0 is nan"),
+        (lambda log_s, log_u, b: b * log_s.exp() / (log_u.exp() + 1e-12), "a patch against 0/0"),
+        (lambda log_s, log_u, b: b * log_s.exp() / log_u.exp().clamp(min=1e-8), "a patch against 0/0"),
+        (lambda log_s, log_u, b: b * (log_s.exp() + 1e-10) / (log_u.exp() + 1e-10), "a patch against 0/0"),
+        (lambda log_s, log_u, b: torch.nan_to_num(b * log_s.exp() / log_u.exp()), "a patch against 0/0"),
+        (lambda log_s, log_u, b: b * math.exp(log_s - log_u), "for many use `torch`"),
+        (lambda log_s, log_u, b: torch.sigmoid(log_s - log_u) * b, "divided by p_S + p_U"),
         (lambda log_s, log_u, b: torch.exp(log_s - log_u), "the prior is missing"),
         (lambda log_s, log_u, b: b * log_s / log_u, "as if they were the densities"),
         (lambda log_s, log_u, b: torch.exp(log_s) * b / (torch.exp(log_s) * b + torch.exp(log_u) * (1 - b)), "takes p_U for p_N"),
         (lambda log_s, log_u, b: torch.exp(log_u - log_s) * b, "divided p_U by p_S"),
-        (lambda log_s, log_u, b: torch.clip(b * torch.exp(log_s - log_u), 0, 1), "do not cut r"),
+        (lambda log_s, log_u, b: torch.clip(b * torch.exp(log_s - log_u), 0, 1), "do not cut r here"),
+        (lambda log_s, log_u, b: (b * torch.exp(log_s - log_u)).clamp(max=0.999), "do not cut r here"),
     ],
     "03.4": [
         (lambda u, s, r: (u - r * s) / (1 - r), "along the coordinates"),
@@ -154,6 +174,9 @@ WRONG = {
         (lambda prior, b: (prior - b) / (1 - b), "share of sensitive"),
         (lambda prior, b: (1 - b) / (1 - prior), "swapped"),
         (lambda prior, b: (1 - b) * (1 - prior), "multiplied by it"),
+        (lambda prior, b: 100 * (1 - prior) / (1 - b), "a share between 0 and 1 is wanted, not a percentage"),
+        (lambda prior, b: round(100 * (1 - prior) / (1 - b), 3), "not a percentage"),
+        (lambda prior, b: f"{100 * (1 - prior) / (1 - b):.1f} %", "gives back a str"),
     ],
     "03.6": [
         (lambda l, tau: 1 / (tau * (torch.exp(l / tau) - 1)), "its slope is negative"),
@@ -162,6 +185,8 @@ WRONG = {
         (lambda l, tau: -1 / (torch.exp(l) - 1), "slope for tau = 1"),
         (lambda l, tau: -1 / (tau * torch.exp(l / tau)), "- 1 is missing"),
         (lambda l, tau: -1 / (tau * (1 - torch.exp(-l / tau))), "inner derivative"),
+        (lambda l, tau: torch.autograd.grad(risk.sensitive_loss(l, tau).sum(), l)[0], "`x = x.clone().requires_grad_()`"),
+        (slope_in_a_tuple, "take its only entry"),
         (lambda l, tau: risk.sensitive_loss(l, tau), "log term itself"),
     ],
 }

@@ -68,6 +68,11 @@ def without_the_factor(successes, n, z=1.96):
     return p + z * z / (2 * n) - half, p + z * z / (2 * n) + half
 
 
+def center_and_half_width(successes, n, z=1.96):
+    low, high = interval_by_roots(successes, n, z)
+    return (low + high) / 2, (high - low) / 2
+
+
 def z_not_squared(successes, n, z=1.96):
     return interval_by_roots(successes, n, math.sqrt(z))
 
@@ -141,6 +146,11 @@ def noise_of_u_twice(model, unlabeled, sensitive, t, noise, prior):
     l_u = denoising_loss(model, unlabeled, t[: len(unlabeled)], noise[: len(unlabeled)], model.schedule)
     l_s = denoising_loss(model, sensitive, t[: len(sensitive)], noise[: len(sensitive)], model.schedule)
     return pu_risk(l_u, l_s, prior)
+
+
+def losses_with_uncut_levels(model, unlabeled, sensitive, t, noise, prior):
+    l_u = denoising_loss(model, unlabeled, t, noise, model.schedule)
+    return pu_risk(l_u, denoising_loss(model, sensitive, t, noise, model.schedule), prior)
 
 
 def s_joined_first(model, unlabeled, sensitive, t, noise, prior):
@@ -218,6 +228,7 @@ WRONG = {
         (lambda o, n, s: max(0.0, min(1.0, (o - s) / (1 - n + s))), "both errors shrink"),
         (lambda o, n, s: max(0.0, min(1.0, (o - n - s) / (1 - n - s))), "both errors above the line"),
         (lambda o, n, s: o * (1 - n) + (1 - o) * s, "left half of (4.1)"),
+        (lambda o, n, s: max(0.0, (o - s) / (1 - n - s)), "at one end only"),
         (lambda o, n, s: None, "`return`"),
     ],
     "04.2": [
@@ -231,8 +242,9 @@ WRONG = {
         (plain_interval, "plain interval"),
         (without_the_factor, "1 + z^2/n"),
         (z_not_squared, "z^2"),
-        (lambda successes, n, z=1.96: interval_by_roots(successes, n, z)[0], "raised TypeError"),
-        (lambda successes, n, z=1.96: interval_by_roots(successes, n), "z = 1"),
+        (lambda successes, n, z=1.96: interval_by_roots(successes, n, z)[0], "two numbers were expected, the low end"),
+        (lambda successes, n, z=1.96: interval_by_roots(successes, n), "where z belongs"),
+        (center_and_half_width, "center and the half-width"),
     ],
     "04.4": [
         (lambda u, s, b: (u / (u + s)) ** b, "with replacement"),
@@ -250,6 +262,8 @@ WRONG = {
         (risk_of(lambda u, s, prior: log_loss(s).mean() + abs(u.mean() - prior * s.mean())), "before the log term"),
         (risk_of(lambda u, s, prior: prior * log_loss(s).mean() + u.mean() - prior * s.mean()), "absolute value is missing"),
         (risk_of(lambda u, s, prior: prior * log_loss(s / 4).mean() + abs(u.mean() - prior * s.mean()) / 4), "averaged over pixels"),
+        (losses_with_uncut_levels, "cut them as you cut the images"),
+        (risk_of(lambda u, s, prior: prior * log_loss(s).mean() + abs(u - prior * s).mean()), "differ in number"),
         (noise_of_u_twice, "levels and the noise of U"),
         (s_joined_first, "S first"),
         (lambda *args: risk_by_hand(*args).item(), "no gradient reaches"),
@@ -262,6 +276,8 @@ WRONG = {
         (average_of_weights_alone, "buffers were left"),
         (average_without_no_grad, "torch.no_grad()"),
         (average_of_loop_variables, "still the old ones"),
+        (lambda averaged, trained, decay: None, "`return`"),
+        (lambda averaged, trained, decay: list(average_by_names(averaged, trained, decay).parameters()), "must give back the network `averaged`"),
         (average_into_both, "overwrote the trained weights"),
         (lambda averaged, trained, decay: average_by_names(averaged, trained, 0.0), "copied the trained weights"),
     ],
