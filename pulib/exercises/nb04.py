@@ -31,6 +31,14 @@ def corrected(formula, cut=True):
     return lambda observed, e_n, e_s: min(1.0, max(0.0, formula(observed, e_n, e_s))) if cut else formula(observed, e_n, e_s)
 
 
+WRONG_RATES = {
+    "you subtracted e_N above the line; what is seen too often are sensitive drawings read as normal, e_S": lambda o, n, s: (o - n) / (1 - n - s),
+    "you took off both errors above the line; only e_S belongs there": lambda o, n, s: (o - n - s) / (1 - n - s),
+    "you subtracted e_S, but did not divide by 1 - e_N - e_S": lambda o, n, s: o - s,
+    "(4.1) divides by 1 - e_N - e_S: both errors shrink what the judge can see": lambda o, n, s: (o - s) / (1 - n + s),
+    "below the line only e_N is taken off; e_S belongs there too": lambda o, n, s: (o - s) / (1 - n),
+    "you added e_S; it must be taken off what was seen": lambda o, n, s: (o + s) / (1 - n - s),
+}
 ONE_END = "you cut at one end only; a rate lies between 0 and 1"
 CORRECTED = Exercise(
     "04.1",
@@ -40,13 +48,9 @@ CORRECTED = Exercise(
         Mistake("a rate lies between 0 and 1, and yours may not; cut it to [0, 1]", corrected(lambda o, n, s: (o - s) / (1 - n - s), cut=False)),
         Mistake(ONE_END, lambda o, n, s: max(0.0, (o - s) / (1 - n - s))),
         Mistake(ONE_END, lambda o, n, s: min(1.0, (o - s) / (1 - n - s))),
-        Mistake("you subtracted e_N above the line; what is seen too often are sensitive drawings read as normal, e_S", corrected(lambda o, n, s: (o - n) / (1 - n - s))),
-        Mistake("you took off both errors above the line; only e_S belongs there", corrected(lambda o, n, s: (o - n - s) / (1 - n - s))),
-        Mistake("you subtracted e_S, but did not divide by 1 - e_N - e_S", corrected(lambda o, n, s: o - s)),
-        Mistake("(4.1) divides by 1 - e_N - e_S: both errors shrink what the judge can see", corrected(lambda o, n, s: (o - s) / (1 - n + s))),
-        Mistake("below the line only e_N is taken off; e_S belongs there too", corrected(lambda o, n, s: (o - s) / (1 - n))),
-        Mistake("you added e_S; it must be taken off what was seen", corrected(lambda o, n, s: (o + s) / (1 - n - s))),
+        *(Mistake(text, corrected(formula)) for text, formula in WRONG_RATES.items()),
         Mistake("this is the left half of (4.1), from the true rate to what is seen; turn it round", corrected(lambda o, n, s: o * (1 - n) + (1 - o) * s)),
+        *(Mistake(f"{text} (and cut the rate to [0, 1])", corrected(formula, cut=False)) for text, formula in WRONG_RATES.items()),
     ),
 )
 
@@ -91,6 +95,7 @@ BALANCE = Exercise(
         Mistake(ALL_TEN, of_all_ten(0.1)),
         Mistake(ALL_TEN, of_all_ten(0.2)),
         Mistake("balance over five digits is a fifth of each, not a tenth", balance(lambda c, n: 0.5 * (shares(c) - 0.1).abs().sum())),
+        Mistake("a normal digit that was never drawn has q_k = 0, and counts too; you left it out", balance(lambda c, n: 0.5 * (shares(c[c > 0]) - 0.2).abs().sum())),
         Mistake("the factor 1/2 of (4.2) is missing", balance(lambda c, n: (shares(c) - 0.2).abs().sum())),
         Mistake("you took the largest deviation; (4.2) adds all five", balance(lambda c, n: (shares(c) - 0.2).abs().max())),
         Mistake("you took half of the largest deviation; (4.2) adds all five", balance(lambda c, n: 0.5 * (shares(c) - 0.2).abs().max())),
@@ -403,6 +408,7 @@ AVERAGE = Exercise(
     observe_average,
     (
         Mistake("the decay is on the wrong side: a decay near 1 must keep nearly all of the old average", moved(lambda slow, fast, d: slow.lerp_(fast, d))),
+        Mistake("the decay is on the wrong side, and the buffers were not copied", moved(lambda slow, fast, d: slow.lerp_(fast, d), leave_buffers)),
         Mistake("you wrote the average into the trained network, which must go on untouched, and not into `averaged`", the_other_way_round),
         Mistake("`averaged` is right, but you overwrote the trained weights with it; training must not notice the average", trained_moves_too),
         Mistake("you averaged a copy, or new tensors; `averaged` itself must change, in place", of_a_copy),

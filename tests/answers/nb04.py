@@ -41,6 +41,12 @@ def balance_by_excess(digits, normal):
     return (q - 0.2).clamp(min=0).sum()
 
 
+def balance_of_digits_seen(digits, normal):
+    """`unique` knows nothing of digits that were never drawn."""
+    _, counts = digits[torch.isin(digits, torch.tensor(KINDS[normal]))].unique(return_counts=True)
+    return 0.5 * (counts / counts.sum() - 0.2).abs().sum()
+
+
 # ----------------------------------------------------------------------------------------- intervals
 
 
@@ -229,9 +235,11 @@ WRONG = {
         (lambda o, n, s: max(0.0, min(1.0, (o - n - s) / (1 - n - s))), "both errors above the line"),
         (lambda o, n, s: o * (1 - n) + (1 - o) * s, "left half of (4.1)"),
         (lambda o, n, s: max(0.0, (o - s) / (1 - n - s)), "at one end only"),
+        (lambda o, n, s: (o - n) / (1 - n - s), "read as normal, e_S (and cut"),
         (lambda o, n, s: None, "`return`"),
     ],
     "04.2": [
+        (balance_of_digits_seen, "never drawn"),
         (lambda digits, normal: 0.5 * sum(abs((digits == k).float().mean() - 0.2) for k in KINDS[normal]), "share of the normal ones"),
         (lambda digits, normal: 0.5 * sum(abs((digits == k).float().mean() - 0.1) for k in range(10)), "sensitive digits too"),
         (lambda digits, normal: 2 * balance_by_counting(digits, normal), "factor 1/2"),
@@ -271,6 +279,7 @@ WRONG = {
     ],
     "04.6": [
         (lambda averaged, trained, decay: average_by_names(averaged, trained, 1 - decay), "wrong side"),
+        (lambda averaged, trained, decay: average_of_weights_alone(averaged, trained, 1 - decay), "wrong side, and the buffers"),
         (lambda averaged, trained, decay: (average_of_weights_alone(trained, averaged, 1 - decay), averaged)[1], "into the trained network"),
         (average_of_everything, "buffers were averaged too"),
         (average_of_weights_alone, "buffers were left"),
