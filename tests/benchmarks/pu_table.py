@@ -7,7 +7,8 @@ All arms but the oracle start from the same weights; the oracle starts from weig
 alone. All see the same number of steps with the same noise, and are sampled from the same noise. Every run's images
 are kept in build/pu_table/; the rows pool the seeds and are printed as one JSON object per line, and written to
 data/results/04_pu_diffusion.json, with a picture of the first images beside it. The settings of the fine-tuning were
-chosen by looking at seeds 0 to 2; seeds 3 to 5 were drawn after that. "by_half" has the measures of both halves.
+chosen by looking at seeds 0 to 2; seeds 3 to 5 were drawn after that. "by_half" has the measures of both halves, and
+"frechet_ratio" the Fréchet distance over the oracle's with its interval.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 
 from pulib.data import BUILD, DATA, is_normal, load_pu, manifest, record_sha256, write_atomic
 from pulib.diffusion import sample
-from pulib.evaluation import evaluate, load_judge, read
+from pulib.evaluation import evaluate, frechet_distance, load_judge, read, ruler
 from pulib.plots import digits_side_by_side
 from pulib.rivals import ARMS, FINE_TUNING, SAMPLING, arm
 from pulib.training import Settings, fit
@@ -66,22 +67,37 @@ def main() -> None:
     folder = BUILD / ("pu_table_smoke" if args.smoke else "pu_table")
     judge, rows = load_judge(), []
     for normal in args.splits:
-        split = load_pu(normal)
-        for name in ARMS:
+        split, features = load_pu(normal), {}
+        for name in reversed(ARMS):  # the oracle first, as the others are compared with it
             runs = [images_of(name, split, seed, n, settings, folder) for seed in range(seeds)]
             pooled = torch.cat([images for images, _ in runs])
             row = evaluate(pooled, split, judge).row(normal, name, seeds)
-            row["digits_read"] = torch.bincount(read(judge, pooled).digits, minlength=10).tolist()
+            seen = read(judge, pooled)
+            row["digits_read"] = torch.bincount(seen.digits, minlength=10).tolist()
+            features[name] = seen.features
+            row["frechet_ratio"] = ratio_to_oracle(features[name], features["oracle"], ruler(judge, split).reference)
             row["by_half"] = [half_row(runs[i : i + max(1, seeds // 2)], split, judge) for i in range(0, seeds, max(1, seeds // 2))]
             row["nsr_by_seed"] = [round(evaluate(images, split, judge).nsr, 4) for images, _ in runs]
             rows.append(row)
             print(json.dumps(row) if args.json else row, flush=True)
     if not args.smoke and set(args.splits) == {"even", "odd"}:
+        rows = [row for normal in args.splits for row in reversed(rows) if row["split"] == normal]
         content = {"command": COMMAND, "settings": asdict(Settings(**settings)), "sampling": SAMPLING, "rows": rows}
         write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
         record_sha256(RESULTS, command=COMMAND)
         write_atomic(DATA / PICTURE, picture(judge, settings, folder))
         record_sha256(PICTURE, command=COMMAND)
+
+
+def ratio_to_oracle(features: torch.Tensor, oracle: torch.Tensor, reference: torch.Tensor, resamples: int = 200) -> list[float]:
+    """Fréchet distance over the oracle's, and its 95 % interval: basic bootstrap over drawings, in pairs from the same noise."""
+    ratio = frechet_distance(features, reference) / frechet_distance(oracle, reference)
+    generator, ratios = torch.Generator().manual_seed(0), []
+    for _ in range(resamples):
+        rows = torch.randint(len(features), (len(features),), generator=generator)
+        ratios.append(frechet_distance(features[rows], reference) / frechet_distance(oracle[rows], reference))
+    low, high = 2 * ratio - np.quantile(ratios, 0.975), 2 * ratio - np.quantile(ratios, 0.025)
+    return [round(float(value), 3) for value in (ratio, low, high)]
 
 
 def half_row(runs: list[tuple[torch.Tensor, float]], split, judge) -> dict:
