@@ -92,7 +92,7 @@ def test_it_builds_without_a_warning(site):
 
 
 def test_it_has_all_pages(site):
-    wanted = {"index.html", "README.html", "search.html", "data/README.html", "LICENSE-text.html", "docs/attribution.html"}
+    wanted = {"index.html", "README.html", "search.html", "data/README.html", "LICENSE-text.html", "docs/attribution.html", "docs/teaching.html"}
     assert site.pages.keys() == wanted | {f"notebooks/{path.stem}.html" for path in NOTEBOOKS}
     assert any("04_pu_diffusion" in image["src"] for image in site["index.html"].all("img")), "the result picture"
 
@@ -300,7 +300,7 @@ def test_badges_in_the_readme_are_those_of_the_configuration():
 # ------------------------------------------------------------------------------------------- sources
 
 
-@pytest.mark.parametrize("name", [*(f"notebooks/{path.name}" for path in NOTEBOOKS), "README.md", "data/README.md", "LICENSE-text.md", "docs/attribution.md"])
+@pytest.mark.parametrize("name", [*(f"notebooks/{path.name}" for path in NOTEBOOKS), "README.md", "data/README.md", "LICENSE-text.md", "docs/attribution.md", "docs/teaching.md"])
 def test_links_to_the_outside_are_well_formed(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     if name.endswith(".ipynb"):
