@@ -253,10 +253,14 @@ def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
     """
     if len(samples) < 2:
         raise ValueError(f"samples must hold at least 2 images; got {len(samples)}")
-    seen = read(judge, samples)
+    return report(read(judge, samples), split, judge)
+
+
+def report(seen: Reading, split: PUSplit, judge: Judge) -> Report:
+    """The report of samples that the judge has read; see `evaluate`."""
     measure = ruler(judge, split)
     normal = is_normal(seen.digits, split.normal)
-    n, k = len(samples), int(normal.sum())
+    n, k = len(seen.digits), int(normal.sum())
     low, high = nsr_interval(k, n, measure.errors, measure.n_errors)
     return Report(
         nsr=corrected_nsr(k / n, *measure.errors),

@@ -104,12 +104,16 @@ def _canvas(images: Tensor, columns: int, gap: int = GAP) -> np.ndarray:
     return canvas
 
 
+def _gap(framed: Tensor | None) -> int:
+    return GAP if framed is None else FRAMED_GAP
+
+
 def draw_digits(axis: Axes, images: Tensor, columns: int, framed: Tensor | None = None, title: str = "") -> None:
     """Draw a grid of images [n, 1, h, w] into an axis, with an orange frame where `framed` (bool [n]) is true.
 
     Frames run along the inner edge of their image, and framed grids have wider gaps, so that no two images share a frame.
     """
-    gap, (h, w) = GAP if framed is None else FRAMED_GAP, images.shape[-2:]
+    gap, (h, w) = _gap(framed), images.shape[-2:]
     axis.imshow(_canvas(images, columns, gap), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for i in torch.nonzero(framed).flatten().tolist() if framed is not None else []:
         y, x = divmod(i, columns)
@@ -140,7 +144,7 @@ def digits(
     axis = axes[0, 0]
     draw_digits(axis, images, columns, framed, title)
     if row_labels:
-        gap = GAP if framed is None else FRAMED_GAP
+        gap = _gap(framed)
         _label_rows(axis, [(h + gap) * i + h / 2 for i in range(rows)], row_labels)
     return render(figure, alt)
 

@@ -140,19 +140,17 @@ def fit(
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.lr)
     start = 0
     if checkpoint is not None:
-        task = _task(model, unlabeled, sensitive, objective)
-        if settings.cap is not None:  # the limits come from the start model
-            task["start (digest)"] = _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]
+        task = _task(model, unlabeled, sensitive, objective, settings.cap is not None)
         if Path(checkpoint).exists():
             start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler)
     if start == settings.steps:  # nothing left to do: hand over the finished model
         yield StepRecord(start, *[float("nan")] * 3, averaged)
+        return
     trained, optimizer = accelerator.prepare(trained, optimizer)
     trained.train()
     unlabeled = unlabeled.to(device, torch.float32)
     sensitive = None if sensitive is None else sensitive.to(device, torch.float32)
     density = torch.ones(len(model.schedule)) if settings.min_snr is None else min_snr_density(model.schedule, settings.min_snr)
-
     limits = None if settings.cap is None or sensitive is None else settings.cap * loss_levels(copy.deepcopy(model).to(device), unlabeled)
 
     for step in range(start, settings.steps):
@@ -364,8 +362,9 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     return facts["step"]
 
 
-def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective) -> dict:
-    """What a run is about and no weight tells: how the output is read, the data, and the objective by two of its values."""
+def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective, capped: bool) -> dict:
+    """What a run is about and no weight tells: how the output is read, the data, the objective by two of its values, and the
+    start model where a cap takes its limits from it."""
     images = {"u": unlabeled.detach().cpu()} | ({} if sensitive is None else {"s": sensitive.detach().cpu()})
     probes = [  # the difference of the PU risk is positive at the first and negative at the second
         (torch.linspace(9, 50, 8), torch.linspace(2, 40, 8)),
@@ -380,7 +379,7 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
         ],
         "data (digest)": _digest(images)[:12],
         "objective (two values)": [round(value, 4) for value in values],
-    }
+    } | ({"start (digest)": _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]} if capped else {})
 
 
 def new_model(widths: tuple[int, int] = (32, 96), prediction: str = "v", schedule: str = "cosine", T: int = 1000, seed: int = 0) -> NoisePredictor:

@@ -22,7 +22,7 @@ import torch
 
 from pulib.data import BUILD, DATA, is_normal, load_pu, manifest, record_sha256, write_atomic
 from pulib.diffusion import sample
-from pulib.evaluation import evaluate, frechet_distance, load_judge, read, ruler
+from pulib.evaluation import Reading, frechet_distance, load_judge, read, report, ruler
 from pulib.plots import digits_side_by_side
 from pulib.rivals import ARMS, FINE_TUNING, SAMPLING, arm
 from pulib.training import Settings, fit
@@ -67,17 +67,17 @@ def main() -> None:
     folder = BUILD / ("pu_table_smoke" if args.smoke else "pu_table")
     judge, rows = load_judge(), []
     for normal in args.splits:
-        split, features = load_pu(normal), {}
+        split, oracle = load_pu(normal), None
         for name in reversed(ARMS):  # the oracle first, as the others are compared with it
-            runs = [images_of(name, split, seed, n, settings, folder) for seed in range(seeds)]
-            pooled = torch.cat([images for images, _ in runs])
-            row = evaluate(pooled, split, judge).row(normal, name, seeds)
-            seen = read(judge, pooled)
-            row["digits_read"] = torch.bincount(seen.digits, minlength=10).tolist()
-            features[name] = seen.features
-            row["frechet_ratio"] = ratio_to_oracle(features[name], features["oracle"], ruler(judge, split).reference)
-            row["by_half"] = [half_row(runs[i : i + max(1, seeds // 2)], split, judge) for i in range(0, seeds, max(1, seeds // 2))]
-            row["nsr_by_seed"] = [round(evaluate(images, split, judge).nsr, 4) for images, _ in runs]
+            runs = [read(judge, images_of(name, split, seed, n, settings, folder)[0]) for seed in range(seeds)]
+            pooled, half = pool(runs), max(1, seeds // 2)
+            oracle = oracle or pooled
+            row = report(pooled, split, judge).row(normal, name, seeds)
+            row["digits_read"] = torch.bincount(pooled.digits, minlength=10).tolist()
+            row["frechet_ratio"] = ratio_to_oracle(pooled.features, oracle.features, ruler(judge, split).reference)
+            halves = [report(pool(runs[i : i + half]), split, judge) for i in range(0, seeds, half)]
+            row["by_half"] = [{"nsr": round(part.nsr, 4), "frechet": round(part.frechet, 4)} for part in halves]
+            row["nsr_by_seed"] = [round(report(seen, split, judge).nsr, 4) for seen in runs]
             rows.append(row)
             print(json.dumps(row) if args.json else row, flush=True)
     if not args.smoke and set(args.splits) == {"even", "odd"}:
@@ -100,10 +100,9 @@ def ratio_to_oracle(features: torch.Tensor, oracle: torch.Tensor, reference: tor
     return [round(float(value), 3) for value in (ratio, low, high)]
 
 
-def half_row(runs: list[tuple[torch.Tensor, float]], split, judge) -> dict:
-    """NSR and Fréchet distance of some of the seeds."""
-    report = evaluate(torch.cat([images for images, _ in runs]), split, judge)
-    return {"nsr": round(report.nsr, 4), "frechet": round(report.frechet, 4)}
+def pool(runs: list[Reading]) -> Reading:
+    """Readings of several runs as one."""
+    return Reading(*(torch.cat(parts) for parts in zip(*((run.digits, run.confidence, run.features) for run in runs), strict=True)))
 
 
 def picture(judge, settings: dict, folder) -> bytes:
