@@ -148,6 +148,24 @@ def pu_risk(
     return risk + prior * sensitive_loss(loss_s, temperature).mean()
 
 
+def amortised_risk(loss_u: Tensor, loss_s: Tensor, correction: Correction = "abs") -> Tensor:
+    """correct(E_b[E_U[l(b)] - b E_S[l(b)]]): the linear part of the PU risk, averaged over assumed priors b.
+
+    A network that is told b minimises it by minimising `normal_part` at every b, as l(b) is free at each. (Our extension of
+    PU diffusion, arXiv 2503.03789; conditioning on a strength as in guidance distillation, Meng et al. 2023, arXiv 2210.03142.)
+
+    Args:
+        loss_u: l of unlabeled images, each at its own b, [n_u].
+        loss_s: b l of sensitive images, each at its own b, [n_s]; b has the same density as in U.
+        correction: see `correct`.
+
+    Raises:
+        ValueError: no loss on a side.
+    """
+    _check_losses(loss_u=loss_u, loss_s=loss_s)
+    return correct(loss_u.mean() - loss_s.mean(), correction)
+
+
 def pu_error(score_u: Tensor, score_s: Tensor, prior: float) -> Tensor:
     """The error rate of a classifier that calls scores below 0 sensitive, from unlabeled and sensitive points alone.
 

@@ -25,10 +25,12 @@ from torch import Tensor, nn
 
 from .data import DATA, DataError, check_count, check_normal, check_positive, distort, read_verified, write_atomic
 from .diffusion import (
+    NoiseModel,
     NoisePredictor,
     cosine_schedule,
     denoising_loss,
     draw_timesteps,
+    imitation_loss,
     linear_schedule,
     loss_profile,
     min_snr_density,
@@ -37,6 +39,7 @@ from .risk import pu_risk
 from .unet import UNet
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (loss_u [n_u], loss_s [n_s]) -> risk []
+Teacher = Callable[[Tensor, Tensor, Tensor], Tensor]  # (xt [B, ...], t int64 [B], prior [B]) -> eps [B, ...]
 SCHEDULES = {"cosine": cosine_schedule, "linear": linear_schedule}
 
 
@@ -57,6 +60,8 @@ class Settings:
         cap: losses on S count up to `cap` times what the start model's are on U at the same level (see `loss_levels`);
             None counts them in full, as the paper does.
         distort: strength of `distort` for every batch of U and S; 0 leaves the images as they are.
+        prior_max: train a prior-conditioned network: every image gets an assumed prior of its own, up to this (see `draw_priors`);
+            None for a network that knows of none.
         seed: of batches, timesteps and noise.
         precision: "no", "bf16" or "fp16", or "auto" (bf16 where a CUDA device has it, otherwise "no").
         checkpoint_every: steps between checkpoints when a path is given.
@@ -73,6 +78,7 @@ class Settings:
     min_snr: float | None = None
     cap: float | None = None
     distort: float = 0.0
+    prior_max: float | None = None
     seed: int = 0
     precision: str = "auto"
     checkpoint_every: int = 500
@@ -81,7 +87,7 @@ class Settings:
         checked = {name: check_count(getattr(self, name), name) for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every")}
         checked |= {name: check_count(getattr(self, name), name, low=0) for name in ("warmup", "seed")}
         checked |= {name: check_positive(getattr(self, name), name) for name in ("lr", "clip_norm")}
-        checked |= {name: check_positive(getattr(self, name), name) for name in ("min_snr", "cap") if getattr(self, name) is not None}
+        checked |= {name: check_positive(getattr(self, name), name) for name in ("min_snr", "cap", "prior_max") if getattr(self, name) is not None}
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # plain numbers, which a checkpoint can hold
         if not isinstance(self.distort, (int, float)) or not 0 <= self.distort <= 2:
@@ -110,11 +116,16 @@ def fit(
     settings: Settings,
     sensitive: Tensor | None = None,
     checkpoint: Path | str | None = None,
+    teacher: Teacher | None = None,
 ) -> Iterator[StepRecord]:
     """Train on E[objective(l of U images, l of S images)] and yield a `StepRecord` after each step.
 
     `model` is not changed; the trained weights are the moving average in each record's `model`
     (the same object every time, on the accelerator's device; a copy to keep is `copy.deepcopy`).
+
+    With `settings.prior_max` an image of S with assumed prior b counts b times, so that the objective `risk.amortised_risk`
+    is E_b[E_U[l(b)] - b E_S[l(b)]]: one network for every prior. With a `teacher` the loss is the squared distance to what the
+    teacher predicts at x_t, not to the noise, and every image counts once (distillation).
 
     Args:
         model: start weights.
@@ -123,6 +134,7 @@ def fit(
         sensitive: [m, ...] images, or None when the objective ignores them.
         checkpoint: a file; written every `settings.checkpoint_every` steps and at the end, and resumed from
             when it exists.
+        teacher: eps(x_t, t, prior) to imitate; must be on the model's device.
 
     Raises:
         ValueError: images that are not a float tensor, an empty set, or images of U and S that differ in shape.
@@ -151,12 +163,12 @@ def fit(
     unlabeled = unlabeled.to(device, torch.float32)
     sensitive = None if sensitive is None else sensitive.to(device, torch.float32)
     density = torch.ones(len(model.schedule)) if settings.min_snr is None else min_snr_density(model.schedule, settings.min_snr)
-    limits = None if settings.cap is None or sensitive is None else settings.cap * loss_levels(copy.deepcopy(model).to(device), unlabeled)
+    limits = None if settings.cap is None or sensitive is None else settings.cap * loss_levels(_plain(copy.deepcopy(model).to(device)), unlabeled)
 
     for step in range(start, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        loss_u, loss_s = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step)
+        loss_u, loss_s = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step, teacher)
         risk = objective(loss_u, loss_s)
         if not torch.isfinite(risk):
             raise FloatingPointError(
@@ -172,6 +184,11 @@ def fit(
             save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler)
         mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
         yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
+
+
+def _plain(model: NoisePredictor) -> NoiseModel:
+    """The model as eps_hat(x_t, t): a prior-conditioned one at prior 0, where nothing is kept out."""
+    return model if getattr(model.network, "config", {}).get("prior_max") is None else model.at(0.0)
 
 
 def batch_risk(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor, t: Tensor, noise: Tensor, prior: float) -> Tensor:
@@ -210,26 +227,44 @@ def loss_levels(model: NoisePredictor, images: Tensor, n_levels: int = 25, n_ima
 
 
 def _losses(
-    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int
+    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int, teacher: Teacher | None
 ) -> tuple[Tensor, Tensor]:
-    """Per-image losses of this step's batch of U and of S, from one call of the network; those of S up to their limits."""
+    """Per-image losses of this step's batch of U and of S, from one call of the network; those of S as they count."""
     parts = [_draw(unlabeled, settings.batch_unlabeled, settings, step, 0, density)]
     if sensitive is not None:
         parts.append(_draw(sensitive, settings.batch_sensitive, settings, step, 1, density))
-    x0, t, noise = (torch.cat(tensors) for tensors in zip(*parts))
-    losses = denoising_loss(model, x0, t, noise, schedule)
+    x0, t, noise, prior = (torch.cat(tensors) for tensors in zip(*parts))
+    if teacher is not None:
+        losses = imitation_loss(lambda xt, t: model(xt, t, prior), lambda xt, t: teacher(xt, t, prior), x0, t, noise, schedule)
+    elif settings.prior_max is not None:
+        losses = denoising_loss(lambda xt, t: model(xt, t, prior), x0, t, noise, schedule)
+    else:
+        losses = denoising_loss(model, x0, t, noise, schedule)
     loss_u, loss_s = losses[: settings.batch_unlabeled], losses[settings.batch_unlabeled :]
-    return loss_u, loss_s if limits is None else torch.minimum(loss_s, limits[t[settings.batch_unlabeled :]])
+    if limits is not None:
+        loss_s = torch.minimum(loss_s, limits[t[settings.batch_unlabeled :]])
+    return loss_u, loss_s * prior[settings.batch_unlabeled :] if settings.prior_max is not None and teacher is None else loss_s
 
 
-def _draw(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`n` images, timesteps and noises of step `step`; U is stream 0, S is stream 1, so neither disturbs the other."""
+def _draw(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`n` images, timesteps, noises and priors of step `step`; U is stream 0, S is stream 1, so neither disturbs the other."""
     generator = torch.Generator().manual_seed((settings.seed * 2 + stream) * 1_000_003 + step)
     rows = batch_rows(len(images), n, step, seed=settings.seed * 2 + stream).to(images.device)
     t = draw_timesteps(density, n, generator, settings.stratified)
     noise = torch.randn(n, *images.shape[1:], generator=generator)
     x0 = distort(images[rows], generator, settings.distort) if settings.distort else images[rows]
-    return x0, t.to(images.device), noise.to(images.device)
+    prior = draw_priors(n, settings.prior_max or 0.0, generator)
+    return x0, t.to(images.device), noise.to(images.device), prior.to(images.device)
+
+
+def draw_priors(n: int, largest: float, generator: torch.Generator | None = None) -> Tensor:
+    """Assumed priors for a batch, float [n] in [0, largest]: largest u^2, with u from n equal parts of [0, 1), in random order.
+
+    Stratified like the timesteps. The square puts half of the draws below a quarter of the range, where the true prior is
+    thought to be; U and S have the same density, which the risk needs at every prior.
+    """
+    u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+    return largest * u[torch.randperm(n, generator=generator)].square()
 
 
 def batch_rows(size: int, n: int, step: int, seed: int) -> Tensor:
@@ -382,8 +417,15 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
     } | ({"start (digest)": _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]} if capped else {})
 
 
-def new_model(widths: tuple[int, int] = (32, 96), prediction: str = "v", schedule: str = "cosine", T: int = 1000, seed: int = 0) -> NoisePredictor:
-    """The course's network with fresh weights drawn from `seed`.
+def new_model(
+    widths: tuple[int, int] = (32, 96),
+    prediction: str = "v",
+    schedule: str = "cosine",
+    T: int = 1000,
+    seed: int = 0,
+    prior_max: float | None = None,
+) -> NoisePredictor:
+    """The course's network with fresh weights drawn from `seed`; conditioned on the assumed prior up to `prior_max` if given.
 
     Raises:
         ValueError: an argument outside its range; schedule must be "cosine" or "linear".
@@ -392,7 +434,22 @@ def new_model(widths: tuple[int, int] = (32, 96), prediction: str = "v", schedul
         raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}; got {schedule!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NoisePredictor(UNet(1, widths), SCHEDULES[schedule](T), prediction)
+        return NoisePredictor(UNet(1, widths, prior_max), SCHEDULES[schedule](T), prediction)
+
+
+def conditioned(model: NoisePredictor, prior_max: float, seed: int = 0) -> NoisePredictor:
+    """A prior-conditioned model that starts as `model` at every assumed prior in [0, prior_max]; its embedding is drawn from `seed`.
+
+    Raises:
+        ValueError: the network is not a `UNet`, or is conditioned already; prior_max is not in (0, 1).
+    """
+    if not isinstance(model.network, UNet) or model.network.config["prior_max"] is not None:
+        raise ValueError("model must hold a UNet without prior_max, so that an embedding can be added to it")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = UNet(**(model.network.config | {"prior_max": prior_max}))
+    network.load_state_dict(model.network.state_dict(), strict=False)
+    return NoisePredictor(network, model.schedule, model.prediction)
 
 
 def save_weights(path: Path | str, model: nn.Module, /, **facts: object) -> None:

@@ -1,14 +1,17 @@
 """Sliders over the plots: a pure function draws, a few lines of ipywidgets show."""
 
+import asyncio
 import html
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import ipywidgets as w
 
+from .explorer import Frame
 from .plots import Picture
 
 Draw = Callable[[float], tuple[Picture, str]]  # value -> (picture, caption)
+DrawFrames = Callable[[float], Iterator[Frame]]  # value -> frames; the last picture stays
 
 
 def safe_html(draw: Draw, value: float) -> str:
@@ -17,7 +20,12 @@ def safe_html(draw: Draw, value: float) -> str:
         picture, caption = draw(value)
         return picture.html(caption)
     except Exception as error:  # a widget's callback has nowhere else to report to
-        return f'<p role="alert"><b>{type(error).__name__}</b>: {html.escape(str(error))}</p>'
+        return alert(error)
+
+
+def alert(error: Exception) -> str:
+    """An error as a visible message."""
+    return f'<p role="alert"><b>{type(error).__name__}</b>: {html.escape(str(error))}</p>'
 
 
 def slider(draw: Draw, label: str, value: float, low: float, high: float, step: float) -> w.VBox:
@@ -31,6 +39,64 @@ def slider(draw: Draw, label: str, value: float, low: float, high: float, step: 
     Raises:
         ValueError: value is outside [low, high].
     """
+    handle, field = _handle_and_field(label, value, low, high, step)
+    view = w.HTML(safe_html(draw, value))
+    if os.environ.get("PULIB_TRY_SLIDERS"):  # tests: nobody moves the slider, so look at its ends
+        broken = [shown for end in (low, high) if 'role="alert"' in (shown := safe_html(draw, end))]
+        view.value = broken[0] if broken else view.value
+    handle.observe(lambda change: setattr(view, "value", safe_html(draw, change["new"])), "value")
+    return w.VBox([w.HBox([handle, field]), view])
+
+
+def live(frames: DrawFrames, label: str, value: float, low: float, high: float, step: float) -> w.VBox:
+    """Like `slider`, for drawings that take a while: shows each frame as it comes, with a progress bar.
+
+    Between two frames the kernel sees to its messages, so a slider that moves on stops the old drawing. Without a running
+    event loop (a plain script) a move draws to the end. A cell that shows the widget waits for its first picture only.
+
+    Args:
+        frames: value -> frames; whoever stops reading them must do no harm.
+        label, value, low, high, step: as in `slider`.
+
+    Raises:
+        ValueError: value is outside [low, high].
+    """
+    handle, field = _handle_and_field(label, value, low, high, step)
+    bar = w.FloatProgress(max=1.0, description="drawing", layout=w.Layout(width="360px"))
+    view = w.HTML()
+    running: list[asyncio.Task] = []
+
+    def show(value: float) -> Iterator[Frame]:
+        try:
+            for frame in frames(value):
+                bar.value = frame.done
+                if frame.picture is not None:
+                    view.value = frame.picture.html(frame.caption)
+                yield frame
+        except Exception as error:  # a task has nowhere else to report to
+            view.value = alert(error)
+
+    async def run(value: float) -> None:
+        for _ in show(value):
+            await asyncio.sleep(0)
+
+    def move(change: dict) -> None:
+        for task in running:
+            task.cancel()
+        try:
+            running[:] = [asyncio.get_running_loop().create_task(run(change["new"]))]
+        except RuntimeError:  # no event loop
+            list(show(change["new"]))
+
+    next((frame for frame in show(value) if frame.picture is not None), None)
+    if os.environ.get("PULIB_TRY_SLIDERS"):
+        broken = [view.value for end in (low, high) if list(show(end)) is not None and 'role="alert"' in view.value]
+        view.value = broken[0] if broken else view.value
+    handle.observe(move, "value")
+    return w.VBox([w.HBox([handle, field]), bar, view])
+
+
+def _handle_and_field(label: str, value: float, low: float, high: float, step: float) -> tuple[w.Widget, w.Widget]:
     if not low <= value <= high:
         raise ValueError(f"value must be in [{low}, {high}]; got {value}")
     whole = all(float(x).is_integer() for x in (value, low, high, step))
@@ -39,12 +105,7 @@ def slider(draw: Draw, label: str, value: float, low: float, high: float, step: 
     handle = Slider(description=label, layout=w.Layout(width="360px"), **options, **({} if whole else {"readout_format": ".3f"}))
     field = Field(description=f"{label} (type it)", layout=w.Layout(width="220px"), **options)
     w.link((handle, "value"), (field, "value"))
-    view = w.HTML(safe_html(draw, value))
-    if os.environ.get("PULIB_TRY_SLIDERS"):  # tests: nobody moves the slider, so look at its ends
-        broken = [shown for end in (low, high) if 'role="alert"' in (shown := safe_html(draw, end))]
-        view.value = broken[0] if broken else view.value
-    handle.observe(lambda change: setattr(view, "value", safe_html(draw, change["new"])), "value")
-    return w.VBox([w.HBox([handle, field]), view])
+    return handle, field
 
 
 class Prediction(w.VBox):
