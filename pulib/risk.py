@@ -148,22 +148,44 @@ def pu_risk(
     return risk + prior * sensitive_loss(loss_s, temperature).mean()
 
 
-def amortised_risk(loss_u: Tensor, loss_s: Tensor, correction: Correction = "abs") -> Tensor:
+def amortised_risk(loss_u: Tensor, loss_s: Tensor, prior_s: Tensor, correction: Correction = "none") -> Tensor:
     """correct(E_b[E_U[l(b)] - b E_S[l(b)]]): the linear part of the PU risk, averaged over assumed priors b.
 
     A network that is told b minimises it by minimising `normal_part` at every b, as l(b) is free at each. (Our extension of
     PU diffusion, arXiv 2503.03789; conditioning on a strength as in guidance distillation, Meng et al. 2023, arXiv 2210.03142.)
 
     Args:
-        loss_u: l of unlabeled images, each at its own b, [n_u].
-        loss_s: b l of sensitive images, each at its own b, [n_s]; b has the same density as in U.
+        loss_u: l of unlabeled images, each at a prior of its own, [n_u].
+        loss_s: l of sensitive images, each at a prior of its own, [n_s]; in both sets priors have the same density.
+        prior_s: the priors of the sensitive images, in [0, 1), [n_s].
         correction: see `correct`.
 
     Raises:
-        ValueError: no loss on a side.
+        ValueError: no loss on a side, priors outside [0, 1), or not one for each sensitive image.
     """
     _check_losses(loss_u=loss_u, loss_s=loss_s)
-    return correct(loss_u.mean() - loss_s.mean(), correction)
+    if prior_s.shape != loss_s.shape or not ((prior_s >= 0) & (prior_s < 1)).all():
+        raise ValueError(f"prior_s must hold a number in [0, 1) for each of the {len(loss_s)} losses on S; got {prior_s}")
+    return correct(loss_u.mean() - (prior_s * loss_s).mean(), correction)
+
+
+def kept_share(ratio: Tensor, assumed: Tensor | float) -> Tensor:
+    """max(1 - b p_S / p_U, 0): how much of an image of U belongs to p_U - b p_S, the target at the assumed prior b; in [0, 1].
+
+    As b E_S[l] = E_U[b (p_S / p_U) l], the linear risk E_U[l] - b E_S[l] is E_U[(1 - b p_S / p_U) l]. Up to the true prior no weight is
+    negative, so nothing is unbounded; beyond it the negative ones, where the target does not exist, are cut to 0. (Importance
+    weights from a density ratio, as in Kim et al. 2024, arXiv 2403.01189; here the ratio comes from PU data.)
+
+    Args:
+        ratio: p_S / p_U at images, >= 0, [n].
+        assumed: b, in [0, 1): a number, or one per image [n].
+    """
+    return (1 - assumed * ratio).clamp(min=0)
+
+
+def plain_risk(loss_u: Tensor, loss_s: Tensor, prior_s: Tensor | None = None) -> Tensor:
+    """The mean over both batches: for distances to a teacher, or for weighted losses, where nothing is subtracted (see `fit`)."""
+    return torch.cat([loss_u, loss_s]).mean()
 
 
 def pu_error(score_u: Tensor, score_s: Tensor, prior: float) -> Tensor:

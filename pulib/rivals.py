@@ -1,13 +1,31 @@
-"""The arms of a comparison: what each method starts from, trains on, and with which risk."""
+"""The arms of a comparison: what each method starts from, trains on, and with which risk; and two networks in one."""
 
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .data import PUSplit, check_prior
-from .diffusion import NoisePredictor
-from .risk import Correction, pu_risk, supervised_risk, unsupervised_risk
-from .training import Objective, load_base, load_oracle
+from .diffusion import NoiseModel, NoisePredictor, Schedule, add_noise, noise_of_normal
+from .risk import Correction, amortised_risk, plain_risk, normal_part, pu_risk, supervised_risk, unsupervised_risk
+from .training import (
+    Objective,
+    Settings,
+    StepRecord,
+    Teacher,
+    average,
+    conditioned,
+    device,
+    draw_batch,
+    fit,
+    learning_rate,
+    load_base,
+    load_oracle,
+)
+from .unet import ResBlock, time_embedding
 
 ARMS = ("unsupervised", "supervised", "pu", "oracle")
 FINE_TUNING = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, cap=8.0, distort=0.2)  # for `Settings`, the same in all arms
@@ -58,3 +76,134 @@ def arm(
         raise ValueError(f"arm must be one of {', '.join(arms)}; got {name!r}")
     load, *task = arms[name]
     return Arm(name, load(split.normal), *task)
+
+
+# ------------------------------------------------------------------------------------- two networks in one
+
+
+class NoisyClassifier(nn.Module):
+    """log r / (1 - r) with r = p(sensitive | x_t): images [B, 1, h, w] at levels t int64 [B] -> logits [B].
+
+    The down-going half of a small U-Net, which is told the noise level.
+    """
+
+    def __init__(self, widths: tuple[int, int] = (32, 64)) -> None:
+        super().__init__()
+        a, b = widths
+        self.width = a
+        self.time = nn.Sequential(nn.Linear(a, 2 * b), nn.SiLU(), nn.Linear(2 * b, 2 * b), nn.SiLU())
+        self.enter, self.shrink1, self.shrink2 = nn.Conv2d(4, a, 3, padding=1), nn.Conv2d(a, b, 3, 2, 1), nn.Conv2d(b, b, 3, 2, 1)
+        self.high, self.mid1, self.mid2, self.low = ResBlock(a, a, 2 * b), *(ResBlock(b, b, 2 * b) for _ in range(3))
+        self.norm, self.leave = nn.GroupNorm(8, b), nn.Linear(b, 1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        time = self.time(time_embedding(t, self.width))
+        h = self.high(self.enter(F.pixel_unshuffle(xt, 2)), time)
+        h = self.mid2(self.mid1(self.shrink1(h), time), time)
+        h = self.low(self.shrink2(h), time)
+        return self.leave(F.silu(self.norm(h)).mean((2, 3)))[:, 0]
+
+
+def noisy_classifier(split: PUSplit, prior: float, schedule: Schedule, settings: Settings) -> Iterator[NoisyClassifier]:
+    """Train a classifier of noised images on U and S with the unbiased PU risk, and yield its moving average after each step.
+
+    R = prior E_S[softplus(-g)] + E_U[softplus(g)] - prior E_S[softplus(g)], g the logit of "sensitive" (du Plessis et al. 2015),
+    at uniform noise levels. No correction: at high noise the classes overlap, the batch's estimate of the normal part falls
+    below zero by chance, and a correction there would push r up (in a trial to twice the prior at t = 900). Noise and
+    distortion keep it from learning S by heart.
+
+    Raises:
+        ValueError: prior outside (0, 1).
+    """
+    if check_prior(prior) == 0:
+        raise ValueError("prior must be in (0, 1): at 0 there is nothing to classify")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = NoisyClassifier().to(device())
+    averaged = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr)
+    density, n, where = torch.ones(len(schedule)), settings.batch_unlabeled, device()
+    for step in range(settings.steps):
+        parts = [draw_batch(split.unlabeled, n, settings, step, 0, density), draw_batch(split.sensitive, settings.batch_sensitive, settings, step, 1, density)]
+        x0, t, noise, _ = (torch.cat(tensors).to(where) for tensors in zip(*parts))
+        logit = model(add_noise(x0, t, noise, schedule), t)
+        risk = prior * F.softplus(-logit[n:]).mean() + normal_part(F.softplus(logit[:n]), F.softplus(logit[n:]), prior)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
+        optimizer.zero_grad()
+        risk.backward()
+        optimizer.step()
+        average(averaged, model, min(settings.ema, (step + 1) / (step + 10)))
+        yield averaged
+
+
+def two_networks(eps_u: NoiseModel, eps_s: NoiseModel, classifier: NoiseModel, prior: float, ceiling: float = 0.9) -> Teacher:
+    """eps_N = (eps_U - r eps_S) / (1 - r) for any assumed prior b, from two diffusion models and a classifier of noised images.
+
+    r = b p_S / p_U at x_t is b / prior times the classifier's p(sensitive | x_t). It is cut at `ceiling`: near 1 small errors of the
+    two networks are blown up, and beyond the true prior r may pass 1. (The pointwise minimiser of the PU risk; dynamic negative
+    guidance, Koulischer et al. 2025, arXiv 2410.14398, uses it while sampling.)
+
+    Args:
+        eps_u, eps_s: noise models of U and of S.
+        classifier: logit of p(sensitive | x_t), trained for `prior`.
+        prior: the classifier's prior, in (0, 1).
+        ceiling: of r, in [0, 1).
+    """
+    check_prior(prior), check_prior(ceiling, "ceiling")
+
+    def eps_n(xt: Tensor, t: Tensor, b: Tensor) -> Tensor:
+        r = (classifier(xt, t).sigmoid() * b / prior).clamp(max=ceiling)
+        return noise_of_normal(eps_u(xt, t), eps_s(xt, t), r)
+
+    return eps_n
+
+
+# ----------------------------------------------------------------------------------- one network for every prior
+
+VARIANTS = ("risk", "distilled", "weighted")
+CONDITIONED = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, distort=0.2)  # for `Settings`
+CLASSIFYING = dict(batch_unlabeled=96, batch_sensitive=48, lr=1e-3, warmup=50, ema=0.995, distort=0.6)
+SENSITIVE_MODEL = dict(lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, distort=0.4)
+
+
+def teacher_of(split: PUSplit, start: NoisePredictor, prior: float, seed: int = 0, steps: tuple[int, int] = (1000, 400)) -> Teacher:
+    """The `two_networks` of a split: a classifier of noised images, trained `steps[0]` steps, and `start` tuned on S for `steps[1]`.
+
+    Args:
+        start: diffusion model of U.
+        prior: of U, as far as known.
+    """
+    for classifier in noisy_classifier(split, prior, start.schedule, Settings(steps[0], **CLASSIFYING, seed=seed)):
+        pass
+    for record in fit(start, split.sensitive, unsupervised_risk, Settings(steps[1], **SENSITIVE_MODEL, seed=seed)):
+        pass
+    eps_u = copy.deepcopy(start).to(next(classifier.parameters()).device).eval().requires_grad_(False)
+    return two_networks(eps_u, record.model, classifier, prior)
+
+
+def for_every_prior(
+    variant: str,
+    split: PUSplit,
+    start: NoisePredictor,
+    steps: int,
+    prior_max: float = 0.3,
+    seed: int = 0,
+    teacher: Teacher | None = None,
+    ratio: Tensor | None = None,
+) -> Iterator[StepRecord]:
+    """Train a prior-conditioned network from a model of U, and yield a record per step.
+
+    "risk": on `amortised_risk`, with a cap on the losses of S. "distilled": on the distance to `teacher` (see `teacher_of`).
+    "weighted": on the losses of U alone, weighted by `kept_share` of `ratio`, p_S / p_U at each image of U, [n_u].
+
+    Raises:
+        ValueError: another variant, or one without what it needs.
+    """
+    given = {"risk": teacher is None and ratio is None, "distilled": teacher is not None, "weighted": ratio is not None}
+    if not given.get(variant):
+        raise ValueError(f"variant must be 'risk', 'distilled' with a teacher, or 'weighted' with a ratio; got {variant!r} without what it needs")
+    settings = Settings(steps, **CONDITIONED, prior_max=prior_max, seed=seed, cap=8.0 if variant == "risk" else None)
+    objective = amortised_risk if variant == "risk" else plain_risk
+    sensitive = None if variant == "weighted" else split.sensitive
+    return fit(conditioned(start, prior_max, seed), split.unlabeled, objective, settings, sensitive, teacher=teacher, ratio=ratio)

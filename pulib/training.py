@@ -35,10 +35,10 @@ from .diffusion import (
     loss_profile,
     min_snr_density,
 )
-from .risk import pu_risk
+from .risk import kept_share, pu_risk
 from .unet import UNet
 
-Objective = Callable[[Tensor, Tensor], Tensor]  # (loss_u [n_u], loss_s [n_s]) -> risk []
+Objective = Callable[..., Tensor]  # (loss_u [n_u], loss_s [n_s], prior_s [n_s] if priors are drawn) -> risk []
 Teacher = Callable[[Tensor, Tensor, Tensor], Tensor]  # (xt [B, ...], t int64 [B], prior [B]) -> eps [B, ...]
 SCHEDULES = {"cosine": cosine_schedule, "linear": linear_schedule}
 
@@ -117,24 +117,27 @@ def fit(
     sensitive: Tensor | None = None,
     checkpoint: Path | str | None = None,
     teacher: Teacher | None = None,
+    ratio: Tensor | None = None,
 ) -> Iterator[StepRecord]:
     """Train on E[objective(l of U images, l of S images)] and yield a `StepRecord` after each step.
 
     `model` is not changed; the trained weights are the moving average in each record's `model`
     (the same object every time, on the accelerator's device; a copy to keep is `copy.deepcopy`).
 
-    With `settings.prior_max` an image of S with assumed prior b counts b times, so that the objective `risk.amortised_risk`
-    is E_b[E_U[l(b)] - b E_S[l(b)]]: one network for every prior. With a `teacher` the loss is the squared distance to what the
-    teacher predicts at x_t, not to the noise, and every image counts once (distillation).
+    With `settings.prior_max` every image has an assumed prior of its own, which the network is told, and the objective gets those
+    of S as a third argument, as `risk.amortised_risk` does: one network for every prior. With a `teacher` the loss is the squared
+    distance to what the teacher predicts at x_t, not to the noise (distillation). With a `ratio` an image of U counts as often
+    as it belongs to what is wanted at its assumed prior (see `risk.kept_share`).
 
     Args:
         model: start weights.
         unlabeled: [n, ...] images.
-        objective: maps per-image losses (summed over pixels) to a scalar; see `pulib.risk`.
+        objective: maps per-image losses (summed over pixels), and priors if there are, to a scalar; see `pulib.risk`.
         sensitive: [m, ...] images, or None when the objective ignores them.
         checkpoint: a file; written every `settings.checkpoint_every` steps and at the end, and resumed from
             when it exists.
         teacher: eps(x_t, t, prior) to imitate; must be on the model's device.
+        ratio: p_S / p_U at each image of U, [n]; needs `settings.prior_max`.
 
     Raises:
         ValueError: images that are not a float tensor, an empty set, or images of U and S that differ in shape.
@@ -142,6 +145,8 @@ def fit(
         FloatingPointError: the risk is not finite.
     """
     _check_images(unlabeled, sensitive)
+    if ratio is not None and (settings.prior_max is None or ratio.shape != unlabeled.shape[:1]):
+        raise ValueError(f"ratio must be one number per image of U, [{len(unlabeled)}], with settings.prior_max set; got {list(ratio.shape)}, prior_max {settings.prior_max}")
     accelerator = _accelerator(settings.precision)
     device = accelerator.device
     averaged = copy.deepcopy(model).to(device).eval()
@@ -152,7 +157,7 @@ def fit(
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.lr)
     start = 0
     if checkpoint is not None:
-        task = _task(model, unlabeled, sensitive, objective, settings.cap is not None)
+        task = _task(model, unlabeled, sensitive, objective, settings, ratio)
         if Path(checkpoint).exists():
             start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler)
     if start == settings.steps:  # nothing left to do: hand over the finished model
@@ -168,8 +173,8 @@ def fit(
     for step in range(start, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        loss_u, loss_s = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step, teacher)
-        risk = objective(loss_u, loss_s)
+        loss_u, loss_s, *priors = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step, teacher, ratio)
+        risk = objective(loss_u, loss_s, *priors)
         if not torch.isfinite(risk):
             raise FloatingPointError(
                 f"the risk is {risk.item()} at step {step + 1}; lower lr (now {settings.lr}), or check the images for nan"
@@ -227,26 +232,28 @@ def loss_levels(model: NoisePredictor, images: Tensor, n_levels: int = 25, n_ima
 
 
 def _losses(
-    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int, teacher: Teacher | None
-) -> tuple[Tensor, Tensor]:
-    """Per-image losses of this step's batch of U and of S, from one call of the network; those of S as they count."""
-    parts = [_draw(unlabeled, settings.batch_unlabeled, settings, step, 0, density)]
+    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int, teacher: Teacher | None, ratio: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Per-image losses of this step's batch of U and of S (up to their limits), from one call of the network; and the priors of S if drawn."""
+    n = settings.batch_unlabeled
+    parts = [draw_batch(unlabeled, n, settings, step, 0, density)]
     if sensitive is not None:
-        parts.append(_draw(sensitive, settings.batch_sensitive, settings, step, 1, density))
+        parts.append(draw_batch(sensitive, settings.batch_sensitive, settings, step, 1, density))
     x0, t, noise, prior = (torch.cat(tensors) for tensors in zip(*parts))
-    if teacher is not None:
-        losses = imitation_loss(lambda xt, t: model(xt, t, prior), lambda xt, t: teacher(xt, t, prior), x0, t, noise, schedule)
-    elif settings.prior_max is not None:
-        losses = denoising_loss(lambda xt, t: model(xt, t, prior), x0, t, noise, schedule)
+    at = model if settings.prior_max is None else lambda xt, t: model(xt, t, prior)
+    if teacher is None:
+        losses = denoising_loss(at, x0, t, noise, schedule)
     else:
-        losses = denoising_loss(model, x0, t, noise, schedule)
-    loss_u, loss_s = losses[: settings.batch_unlabeled], losses[settings.batch_unlabeled :]
-    if limits is not None:
-        loss_s = torch.minimum(loss_s, limits[t[settings.batch_unlabeled :]])
-    return loss_u, loss_s * prior[settings.batch_unlabeled :] if settings.prior_max is not None and teacher is None else loss_s
+        losses = imitation_loss(at, lambda xt, t: teacher(xt, t, prior), x0, t, noise, schedule)
+    loss_s = losses[n:] if limits is None else torch.minimum(losses[n:], limits[t[n:]])
+    loss_u = losses[:n]
+    if ratio is not None:
+        rows = batch_rows(len(unlabeled), n, step, seed=settings.seed * 2)  # those that `draw_batch` took
+        loss_u = loss_u * kept_share(ratio.to(prior.device)[rows.to(prior.device)], prior[:n])
+    return loss_u, loss_s, *([prior[n:]] if settings.prior_max is not None else [])
 
 
-def _draw(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw_batch(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`n` images, timesteps, noises and priors of step `step`; U is stream 0, S is stream 1, so neither disturbs the other."""
     generator = torch.Generator().manual_seed((settings.seed * 2 + stream) * 1_000_003 + step)
     rows = batch_rows(len(images), n, step, seed=settings.seed * 2 + stream).to(images.device)
@@ -341,6 +348,11 @@ def _check_images(unlabeled: Tensor, sensitive: Tensor | None) -> None:
         )
 
 
+def device() -> torch.device:
+    """Where `fit` trains: a CUDA or Apple GPU if there is one, otherwise the CPU."""
+    return _accelerator("no").device
+
+
 def _accelerator(precision: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=False)  # one process may train in several precisions
     if precision == "auto":
@@ -397,15 +409,17 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     return facts["step"]
 
 
-def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective, capped: bool) -> dict:
+def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective, settings: Settings, ratio: Tensor | None = None) -> dict:
     """What a run is about and no weight tells: how the output is read, the data, the objective by two of its values, and the
     start model where a cap takes its limits from it."""
-    images = {"u": unlabeled.detach().cpu()} | ({} if sensitive is None else {"s": sensitive.detach().cpu()})
+    images = {"u": unlabeled, "s": sensitive, "ratio": ratio}
+    images = {name: tensor.detach().cpu() for name, tensor in images.items() if tensor is not None}
     probes = [  # the difference of the PU risk is positive at the first and negative at the second
         (torch.linspace(9, 50, 8), torch.linspace(2, 40, 8)),
         (torch.full((8,), 0.5), torch.full((8,), 90.0)),
     ]
-    values = [float(objective(u, s if sensitive is not None else s[:0])) for u, s in probes]
+    priors = [torch.linspace(0, settings.prior_max, 8)] if settings.prior_max is not None else []
+    values = [float(objective(u, s if sensitive is not None else s[:0], *priors)) for u, s in probes]
     return {
         "model (prediction, schedule's length and sum)": [
             model.prediction,
@@ -414,7 +428,7 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
         ],
         "data (digest)": _digest(images)[:12],
         "objective (two values)": [round(value, 4) for value in values],
-    } | ({"start (digest)": _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]} if capped else {})
+    } | ({"start (digest)": _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]} if settings.cap is not None else {})
 
 
 def new_model(
@@ -467,6 +481,20 @@ def load_base(normal: str = "even") -> NoisePredictor:
         ValueError: normal is neither "even" nor "odd".
     """
     return _load_shipped(f"weights/base_{check_normal(normal)}.safetensors")
+
+
+def load_conditioned(normal: str = "even", wide: bool = False) -> NoisePredictor:
+    """The shipped prior-conditioned model, for every assumed prior in [0, 0.3], of the U of `load_pu(normal)`.
+
+    With `wide` the one for [0, 0.6], of the U of `load_pu("even", prior=0.3)`.
+
+    Raises:
+        DataError: the weights file is missing or corrupt.
+        ValueError: normal is neither "even" nor "odd", or wide is asked for odd digits, for which there is none.
+    """
+    if wide and check_normal(normal) != "even":
+        raise ValueError(f"wide is there for normal='even' only; got normal={normal!r}")
+    return _load_shipped(f"weights/{'wide' if wide else 'prior'}_{check_normal(normal)}.safetensors")
 
 
 def load_oracle(normal: str = "even") -> NoisePredictor:
