@@ -169,22 +169,8 @@ def amortised_risk(loss_u: Tensor, loss_s: Tensor, prior_s: Tensor, correction: 
     return correct(loss_u.mean() - (prior_s * loss_s).mean(), correction)
 
 
-def kept_share(ratio: Tensor, assumed: Tensor | float) -> Tensor:
-    """max(1 - b p_S / p_U, 0): how much of an image of U belongs to p_U - b p_S, the target at the assumed prior b; in [0, 1].
-
-    As b E_S[l] = E_U[b (p_S / p_U) l], the linear risk E_U[l] - b E_S[l] is E_U[(1 - b p_S / p_U) l]. Up to the true prior no weight is
-    negative, so nothing is unbounded; beyond it the negative ones, where the target does not exist, are cut to 0. (Importance
-    weights from a density ratio, as in Kim et al. 2024, arXiv 2403.01189; here the ratio comes from PU data.)
-
-    Args:
-        ratio: p_S / p_U at images, >= 0, [n].
-        assumed: b, in [0, 1): a number, or one per image [n].
-    """
-    return (1 - assumed * ratio).clamp(min=0)
-
-
 def plain_risk(loss_u: Tensor, loss_s: Tensor, prior_s: Tensor | None = None) -> Tensor:
-    """The mean over both batches: for distances to a teacher, or for weighted losses, where nothing is subtracted (see `fit`)."""
+    """The mean over both batches: for distances to a teacher, where nothing is subtracted (see `fit`)."""
     return torch.cat([loss_u, loss_s]).mean()
 
 

@@ -1,4 +1,4 @@
-"""The arms of a comparison: what each method starts from, trains on, and with which risk; and two networks in one."""
+"""The arms of a comparison: what each method starts from, trains on, and with which risk; and one network for every prior."""
 
 import copy
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import PUSplit, check_prior
-from .diffusion import NoiseModel, NoisePredictor, Schedule, add_noise, noise_of_normal
+from .diffusion import NoiseModel, NoisePredictor, Schedule, add_noise
 from .risk import Correction, amortised_risk, plain_risk, normal_part, pu_risk, supervised_risk, unsupervised_risk
 from .training import (
     Objective,
@@ -78,7 +78,7 @@ def arm(
     return Arm(name, load(split.normal), *task)
 
 
-# ------------------------------------------------------------------------------------- two networks in one
+# ------------------------------------------------------------------------------------ a teacher for every prior
 
 
 class NoisyClassifier(nn.Module):
@@ -137,38 +137,52 @@ def noisy_classifier(split: PUSplit, prior: float, schedule: Schedule, settings:
         yield averaged
 
 
-def two_networks(eps_u: NoiseModel, eps_s: NoiseModel, classifier: NoiseModel, prior: float, ceiling: float = 0.9) -> Teacher:
-    """eps_N = (eps_U - r eps_S) / (1 - r) for any assumed prior b, from two diffusion models and a classifier of noised images.
+def between(eps_u: NoiseModel, eps_n: NoiseModel, classifier: NoiseModel, prior: float, ceiling: float = 0.9, least: float = -1.0) -> Teacher:
+    """The noise of p_U - b p_S for any assumed prior b, from a model of U, one of its normal part, and a classifier of noised images.
 
-    r = b p_S / p_U at x_t is b / prior times the classifier's p(sensitive | x_t). It is cut at `ceiling`: near 1 small errors of the
-    two networks are blown up, and beyond the true prior r may pass 1. (The pointwise minimiser of the PU risk; dynamic negative
-    guidance, Koulischer et al. 2025, arXiv 2410.14398, uses it while sampling.)
+    Where eps_N is the best prediction at b = prior, that at b is eps_b = (eps_U - c r eps_S) / (1 - c r) with c = b / prior and
+    r = p(sensitive | x_t). Put in eps_S = (eps_U - (1 - r) eps_N) / r, and it lies between the two models:
+
+        eps_b = s eps_U + (1 - s) eps_N,   s = (1 - c) / (1 - c r).
+
+    Up to the true prior s is in [0, 1], so no error is blown up, as it is where eps_S is subtracted. Beyond, s is negative: a step away
+    from U on the far side of eps_N. There is no target there, so s is cut at `least`, and c r at `ceiling`.
 
     Args:
-        eps_u, eps_s: noise models of U and of S.
+        eps_u, eps_n: noise models of U, and of U without its sensitive part, as PU training gives it.
         classifier: logit of p(sensitive | x_t), trained for `prior`.
-        prior: the classifier's prior, in (0, 1).
-        ceiling: of r, in [0, 1).
+        prior: of the classifier and of eps_n, in (0, 1).
+        ceiling: of c r, in [0, 1).
+        least: of s, <= 0.
+
+    Raises:
+        ValueError: an argument outside its range.
     """
-    check_prior(prior), check_prior(ceiling, "ceiling")
+    if check_prior(prior) == 0 or not least <= 0:
+        raise ValueError(f"prior must be in (0, 1) and least <= 0; got {prior!r} and {least!r}")
+    check_prior(ceiling, "ceiling")
 
-    def eps_n(xt: Tensor, t: Tensor, b: Tensor) -> Tensor:
-        r = (classifier(xt, t).sigmoid() * b / prior).clamp(max=ceiling)
-        return noise_of_normal(eps_u(xt, t), eps_s(xt, t), r)
+    def eps_b(xt: Tensor, t: Tensor, b: Tensor) -> Tensor:
+        share = share_of_u(classifier(xt, t).sigmoid(), b / prior, ceiling, least).view(-1, *[1] * (xt.ndim - 1))
+        return share * eps_u(xt, t) + (1 - share) * eps_n(xt, t)
 
-    return eps_n
+    return eps_b
+
+
+def share_of_u(r: Tensor, c: Tensor, ceiling: float = 0.9, least: float = -1.0) -> Tensor:
+    """s = (1 - c) / (1 - c r), the share of eps_U in eps_b (see `between`), with c r cut at `ceiling` and s at `least`; [B]."""
+    return ((1 - c) / (1 - (c * r).clamp(max=ceiling))).clamp(min=least)
 
 
 # ----------------------------------------------------------------------------------- one network for every prior
 
-VARIANTS = ("risk", "distilled", "weighted")
-CONDITIONED = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, distort=0.2)  # for `Settings`
+VARIANTS = ("risk", "distilled")
+CONDITIONED = dict(batch_unlabeled=48, batch_sensitive=32, lr=5e-4, warmup=20, ema=0.98, min_snr=1.0, distort=0.2)  # for `Settings`
 CLASSIFYING = dict(batch_unlabeled=96, batch_sensitive=48, lr=1e-3, warmup=50, ema=0.995, distort=0.6)
-SENSITIVE_MODEL = dict(lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, distort=0.4)
 
 
-def teacher_of(split: PUSplit, start: NoisePredictor, prior: float, seed: int = 0, steps: tuple[int, int] = (1000, 400)) -> Teacher:
-    """The `two_networks` of a split: a classifier of noised images, trained `steps[0]` steps, and `start` tuned on S for `steps[1]`.
+def teacher_of(split: PUSplit, start: NoisePredictor, prior: float, seed: int = 0, steps: tuple[int, int] = (1000, 200)) -> Teacher:
+    """The `between` of a split: a classifier of noised images, trained for `steps[0]` steps, and the PU arm, for `steps[1]`.
 
     Args:
         start: diffusion model of U.
@@ -176,34 +190,25 @@ def teacher_of(split: PUSplit, start: NoisePredictor, prior: float, seed: int = 
     """
     for classifier in noisy_classifier(split, prior, start.schedule, Settings(steps[0], **CLASSIFYING, seed=seed)):
         pass
-    for record in fit(start, split.sensitive, unsupervised_risk, Settings(steps[1], **SENSITIVE_MODEL, seed=seed)):
+    objective = arm("pu", split, prior).objective
+    for record in fit(start, split.unlabeled, objective, Settings(steps[1], **FINE_TUNING, seed=seed), split.sensitive):
         pass
-    eps_u = copy.deepcopy(start).to(next(classifier.parameters()).device).eval().requires_grad_(False)
-    return two_networks(eps_u, record.model, classifier, prior)
+    eps_u = copy.deepcopy(start).to(device()).eval().requires_grad_(False)
+    return between(eps_u, record.model, classifier, prior)
 
 
 def for_every_prior(
-    variant: str,
-    split: PUSplit,
-    start: NoisePredictor,
-    steps: int,
-    prior_max: float = 0.3,
-    seed: int = 0,
-    teacher: Teacher | None = None,
-    ratio: Tensor | None = None,
+    variant: str, split: PUSplit, start: NoisePredictor, steps: int, prior_max: float = 0.3, seed: int = 0, teacher: Teacher | None = None
 ) -> Iterator[StepRecord]:
     """Train a prior-conditioned network from a model of U, and yield a record per step.
 
     "risk": on `amortised_risk`, with a cap on the losses of S. "distilled": on the distance to `teacher` (see `teacher_of`).
-    "weighted": on the losses of U alone, weighted by `kept_share` of `ratio`, p_S / p_U at each image of U, [n_u].
 
     Raises:
-        ValueError: another variant, or one without what it needs.
+        ValueError: another variant, or one without its teacher.
     """
-    given = {"risk": teacher is None and ratio is None, "distilled": teacher is not None, "weighted": ratio is not None}
-    if not given.get(variant):
-        raise ValueError(f"variant must be 'risk', 'distilled' with a teacher, or 'weighted' with a ratio; got {variant!r} without what it needs")
+    if variant not in VARIANTS or (variant == "distilled") != (teacher is not None):
+        raise ValueError(f"variant must be 'risk', or 'distilled' with a teacher; got {variant!r} {'with' if teacher else 'without'} one")
     settings = Settings(steps, **CONDITIONED, prior_max=prior_max, seed=seed, cap=8.0 if variant == "risk" else None)
     objective = amortised_risk if variant == "risk" else plain_risk
-    sensitive = None if variant == "weighted" else split.sensitive
-    return fit(conditioned(start, prior_max, seed), split.unlabeled, objective, settings, sensitive, teacher=teacher, ratio=ratio)
+    return fit(conditioned(start, prior_max, seed), split.unlabeled, objective, settings, split.sensitive, teacher=teacher)

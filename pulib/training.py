@@ -35,7 +35,7 @@ from .diffusion import (
     loss_profile,
     min_snr_density,
 )
-from .risk import kept_share, pu_risk
+from .risk import pu_risk
 from .unet import UNet
 
 Objective = Callable[..., Tensor]  # (loss_u [n_u], loss_s [n_s], prior_s [n_s] if priors are drawn) -> risk []
@@ -117,7 +117,6 @@ def fit(
     sensitive: Tensor | None = None,
     checkpoint: Path | str | None = None,
     teacher: Teacher | None = None,
-    ratio: Tensor | None = None,
 ) -> Iterator[StepRecord]:
     """Train on E[objective(l of U images, l of S images)] and yield a `StepRecord` after each step.
 
@@ -126,8 +125,7 @@ def fit(
 
     With `settings.prior_max` every image has an assumed prior of its own, which the network is told, and the objective gets those
     of S as a third argument, as `risk.amortised_risk` does: one network for every prior. With a `teacher` the loss is the squared
-    distance to what the teacher predicts at x_t, not to the noise (distillation). With a `ratio` an image of U counts as often
-    as it belongs to what is wanted at its assumed prior (see `risk.kept_share`).
+    distance to what the teacher predicts at x_t, not to the noise (distillation).
 
     Args:
         model: start weights.
@@ -137,7 +135,6 @@ def fit(
         checkpoint: a file; written every `settings.checkpoint_every` steps and at the end, and resumed from
             when it exists.
         teacher: eps(x_t, t, prior) to imitate; must be on the model's device.
-        ratio: p_S / p_U at each image of U, [n]; needs `settings.prior_max`.
 
     Raises:
         ValueError: images that are not a float tensor, an empty set, or images of U and S that differ in shape.
@@ -145,8 +142,8 @@ def fit(
         FloatingPointError: the risk is not finite.
     """
     _check_images(unlabeled, sensitive)
-    if ratio is not None and (settings.prior_max is None or ratio.shape != unlabeled.shape[:1]):
-        raise ValueError(f"ratio must be one number per image of U, [{len(unlabeled)}], with settings.prior_max set; got {list(ratio.shape)}, prior_max {settings.prior_max}")
+    if teacher is not None and settings.prior_max is None:
+        raise ValueError("settings.prior_max must be set where a teacher is given; got None")
     accelerator = _accelerator(settings.precision)
     device = accelerator.device
     averaged = copy.deepcopy(model).to(device).eval()
@@ -157,7 +154,7 @@ def fit(
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.lr)
     start = 0
     if checkpoint is not None:
-        task = _task(model, unlabeled, sensitive, objective, settings, ratio)
+        task = _task(model, unlabeled, sensitive, objective, settings)
         if Path(checkpoint).exists():
             start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler)
     if start == settings.steps:  # nothing left to do: hand over the finished model
@@ -173,7 +170,7 @@ def fit(
     for step in range(start, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        loss_u, loss_s, *priors = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step, teacher, ratio)
+        loss_u, loss_s, *priors = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step, teacher)
         risk = objective(loss_u, loss_s, *priors)
         if not torch.isfinite(risk):
             raise FloatingPointError(
@@ -232,7 +229,7 @@ def loss_levels(model: NoisePredictor, images: Tensor, n_levels: int = 25, n_ima
 
 
 def _losses(
-    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int, teacher: Teacher | None, ratio: Tensor | None
+    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int, teacher: Teacher | None
 ) -> tuple[Tensor, ...]:
     """Per-image losses of this step's batch of U and of S (up to their limits), from one call of the network; and the priors of S if drawn."""
     n = settings.batch_unlabeled
@@ -246,11 +243,7 @@ def _losses(
     else:
         losses = imitation_loss(at, lambda xt, t: teacher(xt, t, prior), x0, t, noise, schedule)
     loss_s = losses[n:] if limits is None else torch.minimum(losses[n:], limits[t[n:]])
-    loss_u = losses[:n]
-    if ratio is not None:
-        rows = batch_rows(len(unlabeled), n, step, seed=settings.seed * 2)  # those that `draw_batch` took
-        loss_u = loss_u * kept_share(ratio.to(prior.device)[rows.to(prior.device)], prior[:n])
-    return loss_u, loss_s, *([prior[n:]] if settings.prior_max is not None else [])
+    return losses[:n], loss_s, *([prior[n:]] if settings.prior_max is not None else [])
 
 
 def draw_batch(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -409,11 +402,10 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     return facts["step"]
 
 
-def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective, settings: Settings, ratio: Tensor | None = None) -> dict:
+def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective, settings: Settings) -> dict:
     """What a run is about and no weight tells: how the output is read, the data, the objective by two of its values, and the
     start model where a cap takes its limits from it."""
-    images = {"u": unlabeled, "s": sensitive, "ratio": ratio}
-    images = {name: tensor.detach().cpu() for name, tensor in images.items() if tensor is not None}
+    images = {"u": unlabeled.detach().cpu()} | ({} if sensitive is None else {"s": sensitive.detach().cpu()})
     probes = [  # the difference of the PU risk is positive at the first and negative at the second
         (torch.linspace(9, 50, 8), torch.linspace(2, 40, 8)),
         (torch.full((8,), 0.5), torch.full((8,), 90.0)),
