@@ -15,7 +15,7 @@ read the same scores, so they differ in nothing else:
 
 pulearn's pi counts the sensitive images in U and S together; `prior_in_unlabeled` converts it. The settings were chosen by
 looking at seeds 100 to 102; seeds 0 to 4 were drawn after that, once. A collapse has no estimate: null, and "failed" says why.
-Seconds are those of the whole `estimate_prior` on one thread, on a machine that did other things as well.
+Seconds are processor seconds of the whole `estimate_prior` on one thread.
 """
 
 import argparse
@@ -43,13 +43,13 @@ def run(split, folder) -> tuple[list[Scores], dict]:
     key = hashlib.sha256(json.dumps([SETTINGS, split.prior]).encode()).hexdigest()[:12]
     path = folder / f"{split.normal}_{split.prior:.4f}_{split.seed}_{key}.npz"
     if not path.exists():
-        start, failed = time.time(), None
+        start, failed = time.process_time(), None
         try:
             history = [each.scores for each in estimate_prior(split.unlabeled, split.sensitive, seed=split.seed).history]
         except CollapseError as error:
             history, failed = ([error.scores] if error.scores else []), str(error)
         arrays = {f"{side}{i}": getattr(each, side).numpy() for i, each in enumerate(history) for side in ("unlabeled", "sensitive")}
-        facts = json.dumps({"rounds": len(history), "seconds": round(time.time() - start, 1), "failed": failed})
+        facts = json.dumps({"rounds": len(history), "seconds": round(time.process_time() - start, 1), "failed": failed})
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{path.name}"
         np.savez_compressed(partial, facts=facts, **arrays)
