@@ -60,13 +60,9 @@ class Scores:
     @property
     def auc(self) -> float:
         """Chance that an image of S scores above one of U, ties by half; 0.5 is guessing, 1 - prior / 2 the most there is."""
-        below = torch.searchsorted(*_sorted(self.unlabeled, self.sensitive))
-        up_to = torch.searchsorted(*_sorted(self.unlabeled, self.sensitive), right=True)
-        return (below + up_to).double().mean().item() / (2 * len(self.unlabeled))
-
-
-def _sorted(values: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-    return values.sort().values, asked.contiguous()
+        ordered = self.unlabeled.sort().values
+        below, up_to = (torch.searchsorted(ordered, self.sensitive, right=right) for right in (False, True))
+        return (below + up_to).double().mean().item() / (2 * len(ordered))
 
 
 def tail_masses(score_u: Tensor, score_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,7 +75,7 @@ def tail_masses(score_u: Tensor, score_s: Tensor) -> tuple[Tensor, Tensor, Tenso
     """
     _check_scores(score_u=score_u, score_s=score_s)
     c = score_s.unique()
-    u, s = ((scores.unsqueeze(0) >= c.unsqueeze(1)).double().mean(1) for scores in (score_u, score_s))
+    u, s = ((len(g) - torch.searchsorted(g.sort().values, c.to(g))).double() / len(g) for g in (score_u, score_s))
     return c, u, s
 
 
@@ -262,7 +258,7 @@ def edges(images: Tensor) -> Tensor:
     125 images of S there is too little to learn one from. Every image has the same norm.
     """
     smooth = F.avg_pool2d(F.pad((images + 1) / 2, (2, 2, 2, 2)), 3, 1)
-    right = (smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]) + 0.0
+    right = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]
     down = smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]
     strength = (right.square() + down.square()).sqrt() + 1e-6
     angles = torch.arange(DIRECTIONS) * 2 * math.pi / DIRECTIONS
