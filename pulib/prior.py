@@ -195,9 +195,12 @@ def fit_odds(score_u: Tensor, score_s: Tensor, count_u: Tensor | None = None, co
 
     Raises:
         ValueError: no score on a side, or a score that is not finite.
+        CollapseError: the scores are all the same.
     """
     _check_scores(score_u=score_u, score_s=score_s)
     g = torch.cat([score_u, score_s]).double()
+    if g.max() == g.min():
+        raise CollapseError(f"the scores are all the same ({g[0].item():.3g}); they tell nothing", Scores(score_u, score_s))
     center, scale = score_s.double().mean(), g.std()
     x, labeled = (g - center) / scale, torch.arange(len(g)) >= len(score_u)
     counts = torch.ones(1, len(g)).double() if count_u is None else torch.cat([count_u, count_s], 1).double()
@@ -230,13 +233,15 @@ def corrected_bin(score_u: Tensor, score_s: Tensor, threshold: float, resamples:
     (1 / n_u) sum over U of p(sensitive | g) 1{g >= c}, over P_S(g >= c): the ratio of `best_bin` with each image of U
     counted by the posterior of `fit_odds`. BBE's bound keeps the bin large when S is small, so a few normal images come in, and at
     a prior of a few percent they are what BBE is wrong by. The interval draws images of U and S anew; it takes the
-    classifier for given, so it knows nothing of what another training run would change.
+    classifier for given, so it knows nothing of what another training run would change. Its upper end is never below
+    3 / (n_u P_S), the "rule of three": as much may be in U where none was seen.
 
     Returns:
         prior, low, high.
 
     Raises:
         ValueError: no score on a side, a score that is not finite, or a threshold above all of S.
+        CollapseError: the scores are all the same.
     """
     _check_scores(score_u=score_u, score_s=score_s)
     if not (score_s >= threshold).any():
@@ -247,7 +252,8 @@ def corrected_bin(score_u: Tensor, score_s: Tensor, threshold: float, resamples:
     posterior = fit_odds(score_u, score_s, *counts).posterior(score_u.double())
     all_priors = (counts[0] * posterior * u).mean(1) / (counts[1] * s).mean(1).clamp(min=1e-9)
     low, high = all_priors[1:].quantile(torch.tensor([0.025, 0.975]).double()).clamp(0, 1).tolist()
-    return min(all_priors[0].item(), 1.0), low, high
+    unseen = 3 / len(score_u) / s.mean().item()  # a bootstrap draws no image that is not there
+    return min(all_priors[0].item(), 1.0), low, min(max(high, unseen), 1.0)
 
 
 def _resampled(n: int, resamples: int, generator: torch.Generator) -> Tensor:

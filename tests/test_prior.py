@@ -164,6 +164,12 @@ def test_interval_holds_the_truth_about_as_often_as_it_says():
     assert held >= 25
 
 
+def test_interval_of_a_prior_of_0_does_not_claim_that_nothing_can_be_there():
+    score_u, score_s = draw(0.0, 1200, 120, gap=8.0)
+    found, low, high = corrected_bin(score_u, score_s, 4.0)
+    assert found < 1e-3 and low == pytest.approx(0, abs=1e-6) and high >= 3 / 1200
+
+
 # ---------------------------------------------------------------------------------------- classifier
 
 
@@ -293,6 +299,11 @@ def test_shuffled_labels_collapse(estimate):
     both = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(0))]
     with pytest.raises(CollapseError, match="does not tell S from U"):
         prior.read_prior(Scores(both[125:], both[:125]))
+
+
+def test_scores_that_are_all_the_same_have_no_odds():
+    with pytest.raises(CollapseError, match="all the same"):
+        corrected_bin(torch.ones(5), torch.ones(3), 1.0)
 
 
 def test_a_prior_of_1_collapses():

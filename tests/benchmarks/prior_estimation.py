@@ -104,7 +104,7 @@ def row(split, method: str, estimate, facts: dict) -> dict:
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """Mean absolute and mean error per split, method and true prior, and over all priors (prior null)."""
+    """Mean absolute and mean error, and in how many runs the interval holds the truth, per split, method and true prior; null: all priors."""
     table = []
     for split, method in dict.fromkeys((r["split"], r["method"]) for r in rows):
         mine = [r for r in rows if (r["split"], r["method"]) == (split, method)]
@@ -112,7 +112,9 @@ def summary(rows: list[dict]) -> list[dict]:
             errors = [r["error"] for r in mine if r["error"] is not None and share in (None, r["prior"])]
             runs = sum(share in (None, r["prior"]) for r in mine)
             mean = [round(statistics.fmean(values), 5) if values else None for values in ([abs(e) for e in errors], errors)]
-            table.append({"split": split, "method": method, "prior": share, "mae": mean[0], "bias": mean[1], "runs": runs, "collapsed": runs - len(errors)})
+            known = {"split": split, "method": method, "prior": share, "mae": mean[0], "bias": mean[1]}
+            covered = sum(r["low"] <= r["prior"] <= r["high"] for r in mine if r["low"] is not None and share in (None, r["prior"]))
+            table.append({**known, "covered": covered, "runs": runs, "collapsed": runs - len(errors)})
     return table
 
 
