@@ -9,19 +9,26 @@ import ipywidgets as w
 from .plots import Picture
 
 Draw = Callable[[float], tuple[Picture, str]]  # value -> (picture, caption)
+# ipywidgets shows the keyboard's focus faintly or not at all, and hides the outline with !important
+FOCUS = "<style>.pulib-focus.pulib-focus :focus-visible {outline: 3px solid #0072B2 !important; outline-offset: 2px}</style>"
 
 
-def safe_html(draw: Draw, value: float) -> str:
-    """What `draw` makes of `value`, as HTML; an error becomes a visible message instead of vanishing."""
+def safe_html(draw: Draw, value: float, **attributes: object) -> str:
+    """What `draw` makes of `value`, as HTML; an error becomes a visible message instead of vanishing.
+
+    The figure says which value it shows in `data-value`; one that is not yet the last for its value has `aria_busy="true"`.
+    """
     try:
         picture, caption = draw(value)
-        return picture.html(caption)
+        return picture.html(caption, data_value=value, **attributes)
     except Exception as error:  # a widget's callback has nowhere else to report to
         return f'<p role="alert"><b>{type(error).__name__}</b>: {html.escape(str(error))}</p>'
 
 
 def slider(draw: Draw, label: str, value: float, low: float, high: float, step: float) -> w.VBox:
     """A slider with a linked number field (for keyboards and screen readers) over a figure with caption.
+
+    The box keeps `draw`: what it comes to show is `safe_html(box.draw, value)`, and tests in a browser hold it to that.
 
     Args:
         draw: value -> (picture, caption); must be quick, as it runs at each release of the handle.
@@ -36,15 +43,22 @@ def slider(draw: Draw, label: str, value: float, low: float, high: float, step: 
     whole = all(float(x).is_integer() for x in (value, low, high, step))
     Slider, Field = (w.IntSlider, w.BoundedIntText) if whole else (w.FloatSlider, w.BoundedFloatText)
     options = dict(value=value, min=low, max=high, step=step, continuous_update=False, style={"description_width": "initial"})
-    handle = Slider(description=label, layout=w.Layout(width="360px"), **options, **({} if whole else {"readout_format": ".3f"}))
-    field = Field(description=f"{label} (type it)", layout=w.Layout(width="220px"), **options)
+    handle = Slider(description=label, tooltip=f"{label}: drag, or use the arrow keys", layout=w.Layout(width="360px"), **options, **({} if whole else {"readout_format": ".3f"}))
+    field = Field(description=f"{label} (type it)", tooltip=f"{label}: type it, then Enter", layout=w.Layout(width="220px"), **options)
     w.link((handle, "value"), (field, "value"))
     view = w.HTML(safe_html(draw, value))
     if os.environ.get("PULIB_TRY_SLIDERS"):  # tests: nobody moves the slider, so look at its ends
         broken = [shown for end in (low, high) if 'role="alert"' in (shown := safe_html(draw, end))]
         view.value = broken[0] if broken else view.value
     handle.observe(lambda change: setattr(view, "value", safe_html(draw, change["new"])), "value")
-    return w.VBox([w.HBox([handle, field]), view])
+    box = w.VBox([w.HBox([handle, field]), view, focus_style()], _dom_classes=("pulib-slider", "pulib-focus"))
+    box.draw = draw
+    return box
+
+
+def focus_style() -> w.HTML:
+    """Invisible, to be put into a box of class `pulib-focus`: what has the keyboard's focus there gets a thick outline."""
+    return w.HTML(FOCUS, layout=w.Layout(display="none"))
 
 
 class Prediction(w.VBox):
@@ -65,7 +79,8 @@ class Prediction(w.VBox):
             raise ValueError(f"choices must be at least two different answers; got {list(choices)}")
         self.question, self.choices = question, tuple(choices)
         self._buttons = w.RadioButtons(options=self.choices, value=None, layout=w.Layout(width="max-content"))
-        super().__init__([w.HTML(f"<b>Predict:</b> {html.escape(question)}"), self._buttons])
+        asked = w.HTML(f'<div style="line-height:1.5"><b>Predict:</b> {html.escape(question)}</div>')
+        super().__init__([asked, self._buttons, focus_style()], _dom_classes=("pulib-prediction", "pulib-focus"))
 
     @property
     def answer(self) -> str | None:
