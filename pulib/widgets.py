@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as w
 
-from .plots import Picture
+from .plots import NORMAL, Picture
 
 Draw = Callable[[float], tuple[Picture, str]]  # value -> (picture, caption)
 # ipywidgets shows the keyboard's focus faintly or not at all, and hides the outline with !important
-FOCUS = "<style>.pulib-focus.pulib-focus :focus-visible {outline: 3px solid #0072B2 !important; outline-offset: 2px}</style>"
+FOCUS = f"<style>.pulib-focus.pulib-focus :focus-visible {{outline: 3px solid {NORMAL} !important; outline-offset: 2px}}</style>"
 
 
 def safe_html(draw: Draw, value: float, **attributes: object) -> str:
@@ -45,8 +45,9 @@ def slider(draw: Draw, label: str, value: float, low: float, high: float, step: 
     options = dict(value=value, min=low, max=high, step=step, continuous_update=False, style={"description_width": "initial"})
     handle = Slider(description=label, tooltip=f"{label}: drag, or use the arrow keys", layout=w.Layout(width="360px"), **options, **({} if whole else {"readout_format": ".3f"}))
     field = Field(description=f"{label} (type it)", tooltip=f"{label}: type it, then Enter", layout=w.Layout(width="220px"), **options)
+    handle.style.handle_color = NORMAL  # white on white by default
     w.link((handle, "value"), (field, "value"))
-    view = w.HTML(safe_html(draw, value))
+    view = w.HTML(safe_html(draw, handle.value))
     if os.environ.get("PULIB_TRY_SLIDERS"):  # tests: nobody moves the slider, so look at its ends
         broken = [shown for end in (low, high) if 'role="alert"' in (shown := safe_html(draw, end))]
         view.value = broken[0] if broken else view.value
@@ -78,7 +79,7 @@ class Prediction(w.VBox):
         if len(set(choices)) < 2 or len(set(choices)) != len(choices):
             raise ValueError(f"choices must be at least two different answers; got {list(choices)}")
         self.question, self.choices = question, tuple(choices)
-        self._buttons = w.RadioButtons(options=self.choices, value=None, layout=w.Layout(width="max-content"))
+        self._buttons = w.RadioButtons(options=self.choices, value=None, layout=w.Layout(width="max-content", padding="0 0 0 6px"))
         asked = w.HTML(f'<div style="line-height:1.5"><b>Predict:</b> {html.escape(question)}</div>')
         super().__init__([asked, self._buttons, focus_style()], _dom_classes=("pulib-prediction", "pulib-focus"))
 

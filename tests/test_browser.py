@@ -130,7 +130,7 @@ class Slider:
 
     def move(self, what: str, act, value: float | None = None) -> None:
         """Do something to the slider, and see that page and kernel follow."""
-        before = self.see()
+        before = self.shown()
         act()
         self.settle(f':not([data-value="{before["value"]}"])')
         after = self.see(value)
@@ -319,7 +319,7 @@ box.children = (*box.children, progress)
 """
 
 
-TWO = "w.VBox([box, widgets.slider(draw, 'other level', 2, 1, 5, 1)])"
+TWO = "w.VBox([box, widgets.slider(draw, 'other level', 2, 1, 5, 0.5)])"
 SMALL = {
     "plain": (GOOD + "box", ""),
     "several frames per move": (GOOD + ASYNCHRONOUS + "box", ""),
