@@ -66,17 +66,29 @@ class Explorer:
         Whoever reads the frames may stop at any of them; what is finished by then is kept.
         """
         prior = round(check_prior(prior), 6)
-        if prior not in self.seen:
-            images = yield from self._sample(prior, self.n, 0)
-            sensitive = self._sensitive(images)
-            self.seen[prior] = Seen(images, sensitive, int((~sensitive).sum()), self.n)
-        seen = self.seen[prior]
+        seen = yield from self._first(prior)
         yield self._frame(prior)
         while seen.rounds < self.rounds:
             images = yield from self._sample(prior, self.batch, seen.rounds + 1)
             seen.normal += int((~self._sensitive(images)).sum())
             seen.n, seen.rounds = seen.n + self.batch, seen.rounds + 1
             yield self._frame(prior)
+
+    def at(self, prior: float) -> Seen:
+        """The drawings at an assumed prior, without a picture."""
+        steps = self._first(round(check_prior(prior), 6))
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    def _first(self, prior: float) -> Generator[Frame, None, Seen]:
+        if prior not in self.seen:
+            images = yield from self._sample(prior, self.n, 0)
+            sensitive = self._sensitive(images)
+            self.seen[prior] = Seen(images, sensitive, int((~sensitive).sum()), self.n)
+        return self.seen[prior]
 
     def nsr(self, prior: float) -> tuple[float, float, float]:
         """NSR of what was drawn at a prior so far, corrected for the judge's errors, with its 95 % interval."""

@@ -8,17 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 import ipywidgets as w
 
 from .explorer import Frame
-from .plots import Picture
+from .plots import NORMAL, Picture
 
 Draw = Callable[[float], tuple[Picture, str]]  # value -> (picture, caption)
 DrawFrames = Callable[[float], Iterator[Frame]]  # value -> frames; the last picture stays
+# ipywidgets shows the keyboard's focus faintly or not at all, and hides the outline with !important
+FOCUS = f"<style>.pulib-focus.pulib-focus :focus-visible {{outline: 3px solid {NORMAL} !important; outline-offset: 2px}}</style>"
 
 
-def safe_html(draw: Draw, value: float) -> str:
-    """What `draw` makes of `value`, as HTML; an error becomes a visible message instead of vanishing."""
+def safe_html(draw: Draw, value: float, **attributes: object) -> str:
+    """What `draw` makes of `value`, as HTML; an error becomes a visible message instead of vanishing.
+
+    The figure says which value it shows in `data-value`; one that is not yet the last for its value has `aria_busy="true"`.
+    """
     try:
         picture, caption = draw(value)
-        return picture.html(caption)
+        return picture.html(caption, data_value=value, **attributes)
     except Exception as error:  # a widget's callback has nowhere else to report to
         return alert(error)
 
@@ -31,6 +36,8 @@ def alert(error: Exception) -> str:
 def slider(draw: Draw, label: str, value: float, low: float, high: float, step: float) -> w.VBox:
     """A slider with a linked number field (for keyboards and screen readers) over a figure with caption.
 
+    The box keeps `draw`: what it comes to show is `safe_html(box.draw, value)`, and tests in a browser hold it to that.
+
     Args:
         draw: value -> (picture, caption); must be quick, as it runs at each release of the handle.
         label: what the slider sets.
@@ -40,12 +47,12 @@ def slider(draw: Draw, label: str, value: float, low: float, high: float, step: 
         ValueError: value is outside [low, high].
     """
     handle, field = _handle_and_field(label, value, low, high, step)
-    view = w.HTML(safe_html(draw, value))
+    view = w.HTML(safe_html(draw, handle.value))
     if os.environ.get("PULIB_TRY_SLIDERS"):  # tests: nobody moves the slider, so look at its ends
         broken = [shown for end in (low, high) if 'role="alert"' in (shown := safe_html(draw, end))]
         view.value = broken[0] if broken else view.value
     handle.observe(lambda change: setattr(view, "value", safe_html(draw, change["new"])), "value")
-    return w.VBox([w.HBox([handle, field]), view])
+    return _box(draw, [w.HBox([handle, field]), view])
 
 
 def live(frames: DrawFrames, label: str, value: float, low: float, high: float, step: float) -> w.VBox:
@@ -62,7 +69,7 @@ def live(frames: DrawFrames, label: str, value: float, low: float, high: float, 
         ValueError: value is outside [low, high].
     """
     handle, field = _handle_and_field(label, value, low, high, step)
-    bar = w.FloatProgress(max=1.0, description="drawing", layout=w.Layout(width="360px"))
+    bar = w.FloatProgress(max=1.0, description="drawing", layout=w.Layout(width="360px"), style={"bar_color": NORMAL})
     view = w.HTML()
     running: list[asyncio.Task] = []
 
@@ -71,7 +78,7 @@ def live(frames: DrawFrames, label: str, value: float, low: float, high: float, 
             for frame in frames(value):
                 bar.value = frame.done
                 if frame.picture is not None:
-                    view.value = frame.picture.html(frame.caption)
+                    view.value = frame.picture.html(frame.caption, data_value=value, aria_busy=str(frame.done < 1).lower())
                 yield frame
         except Exception as error:  # a task has nowhere else to report to
             view.value = alert(error)
@@ -88,12 +95,22 @@ def live(frames: DrawFrames, label: str, value: float, low: float, high: float, 
         except RuntimeError:  # no event loop
             list(show(change["new"]))
 
-    next((frame for frame in show(value) if frame.picture is not None), None)
+    def draw(value: float) -> tuple[Picture, str]:
+        last = [frame for frame in frames(value) if frame.picture is not None][-1]
+        return last.picture, last.caption
+
+    next((frame for frame in show(handle.value) if frame.picture is not None), None)
     if os.environ.get("PULIB_TRY_SLIDERS"):
-        broken = [view.value for end in (low, high) if list(show(end)) is not None and 'role="alert"' in view.value]
+        broken = [shown for end in (low, high) if 'role="alert"' in (shown := safe_html(draw, end))]
         view.value = broken[0] if broken else view.value
     handle.observe(move, "value")
-    return w.VBox([w.HBox([handle, field]), bar, view])
+    return _box(draw, [w.HBox([handle, field]), bar, view])
+
+
+def _box(draw: Draw, parts: list[w.Widget]) -> w.VBox:
+    box = w.VBox([*parts, focus_style()], _dom_classes=("pulib-slider", "pulib-focus"))
+    box.draw = draw
+    return box
 
 
 def _handle_and_field(label: str, value: float, low: float, high: float, step: float) -> tuple[w.Widget, w.Widget]:
@@ -102,10 +119,16 @@ def _handle_and_field(label: str, value: float, low: float, high: float, step: f
     whole = all(float(x).is_integer() for x in (value, low, high, step))
     Slider, Field = (w.IntSlider, w.BoundedIntText) if whole else (w.FloatSlider, w.BoundedFloatText)
     options = dict(value=value, min=low, max=high, step=step, continuous_update=False, style={"description_width": "initial"})
-    handle = Slider(description=label, layout=w.Layout(width="360px"), **options, **({} if whole else {"readout_format": ".3f"}))
-    field = Field(description=f"{label} (type it)", layout=w.Layout(width="220px"), **options)
+    handle = Slider(description=label, tooltip=f"{label}: drag, or use the arrow keys", layout=w.Layout(width="360px"), **options, **({} if whole else {"readout_format": ".3f"}))
+    field = Field(description=f"{label} (type it)", tooltip=f"{label}: type it, then Enter", layout=w.Layout(width="220px"), **options)
+    handle.style.handle_color = NORMAL  # white on white by default
     w.link((handle, "value"), (field, "value"))
     return handle, field
+
+
+def focus_style() -> w.HTML:
+    """Invisible, to be put into a box of class `pulib-focus`: what has the keyboard's focus there gets a thick outline."""
+    return w.HTML(FOCUS, layout=w.Layout(display="none"))
 
 
 class Prediction(w.VBox):
@@ -125,8 +148,9 @@ class Prediction(w.VBox):
         if len(set(choices)) < 2 or len(set(choices)) != len(choices):
             raise ValueError(f"choices must be at least two different answers; got {list(choices)}")
         self.question, self.choices = question, tuple(choices)
-        self._buttons = w.RadioButtons(options=self.choices, value=None, layout=w.Layout(width="max-content"))
-        super().__init__([w.HTML(f"<b>Predict:</b> {html.escape(question)}"), self._buttons])
+        self._buttons = w.RadioButtons(options=self.choices, value=None, layout=w.Layout(width="max-content", padding="0 0 0 6px"))
+        asked = w.HTML(f'<div style="line-height:1.5"><b>Predict:</b> {html.escape(question)}</div>')
+        super().__init__([asked, self._buttons, focus_style()], _dom_classes=("pulib-prediction", "pulib-focus"))
 
     @property
     def answer(self) -> str | None:
