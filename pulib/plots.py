@@ -534,6 +534,41 @@ def explorer(
     return _quick(figure, alt)
 
 
+def prior_curves(curves: dict[str, Sequence[tuple[float, float, float, float]]], true_prior: float, y_label: str, alt: str, largest: float = 0.31) -> Picture:
+    """Rates with intervals over the assumed prior, {name: [(b, rate, low, high), …]}, beside the law; beyond the true prior is shaded."""
+    figure, axes = new_figure(7.2, 3.8)
+    axis = axes[0, 0]
+    draw_ideal_nsr(axis, true_prior, largest)
+    for (name, rows), colour, marker, dash, shift in zip(curves.items(), [SENSITIVE, NORMAL, ACCENT], "^os", ["-.", "-", ":"], (-0.001, 0.001, 0.0)):
+        b, rate, low, high = np.array(rows).T
+        axis.errorbar(b + shift, rate, [rate - low, high - rate], color=colour, marker=marker, markersize=4, linewidth=1.2, linestyle=dash, label=name)
+    axis.set(ylabel=y_label, ylim=(0.88, 1.02))
+    axis.legend(frameon=False, loc="lower right", fontsize=9)
+    return render(figure, alt)
+
+
+def best_bin(score_u: Tensor, score_s: Tensor, masses: tuple[Tensor, Tensor, Tensor], chosen: int, bound: Tensor, true_prior: float, alt: str) -> Picture:
+    """Held-out scores of U and S, and P_U / P_S with its bound over the share of S in the bin; `masses` are (c, P_U, P_S), each [n]."""
+    figure, axes = new_figure(8.6, 3.4, 1, 2)
+    left, right = axes[0]
+    c, u, s = (values.numpy() for values in masses)
+    edges = np.linspace(min(score_u.min().item(), score_s.min().item()), max(score_u.max().item(), score_s.max().item()), 40)
+    for name, scores, colour, style in (("U", score_u, UNLABELED, "stepfilled"), ("S", score_s, SENSITIVE, "step")):
+        left.hist(scores.numpy(), edges, density=True, histtype=style, color=colour, alpha=0.55 if style == "stepfilled" else 1.0, linewidth=1.8, label=name)
+    left.axvline(c[chosen], color=INK, linestyle=":", linewidth=1.2)
+    left.annotate("best bin →", (c[chosen], 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
+    left.set(xlabel="score g, held out", ylabel="density", yscale="log")
+    left.legend(frameon=False, loc="upper left")
+    ratio = u / s
+    right.plot(s, ratio, color=NORMAL, linewidth=1.8, label="$P_U/P_S$")
+    right.fill_between(s, ratio, ratio + bound.numpy(), color=NORMAL, alpha=0.15, linewidth=0, label="what chance may add")
+    right.axhline(true_prior, color=INK, linestyle="--", linewidth=1.2, label="the truth")
+    right.plot(s[chosen], ratio[chosen], "x", color=SENSITIVE, markersize=9, markeredgewidth=2.5, label="best bin")
+    right.set(xlabel="share of S in the bin, $P_S$", ylabel="ratio", ylim=(0, min(1.0, max(4 * true_prior, 0.4))), xlim=(0, 1.02))
+    right.legend(frameon=False, loc="upper center", fontsize=9)
+    return render(figure, alt)
+
+
 def twin(
     rows: dict[str, tuple[Tensor, Tensor, dict[str, Tensor]]], at: Tensor, colours: dict[str, str], alt: str, limit: float = 2.3, width: float = 9.0
 ) -> Picture:

@@ -104,6 +104,7 @@ def live(frames: DrawFrames, label: str, value: float, low: float, high: float, 
         broken = [shown for end in (low, high) if 'role="alert"' in (shown := safe_html(draw, end))]
         view.value = broken[0] if broken else view.value
     handle.observe(move, "value")
+    move({"new": handle.value})
     return _box(draw, [w.HBox([handle, field]), bar, view])
 
 
