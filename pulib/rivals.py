@@ -137,21 +137,22 @@ def noisy_classifier(split: PUSplit, prior: float, schedule: Schedule, settings:
         yield averaged
 
 
-def between(eps_u: NoiseModel, eps_n: NoiseModel, classifier: NoiseModel, prior: float, ceiling: float = 0.9, least: float = -1.0) -> Teacher:
-    """The noise of p_U - b p_S for any assumed prior b, from a model of U, one of its normal part, and a classifier of noised images.
+def between(eps_u: NoiseModel, eps_n: NoiseModel, prior: float, classifier: NoiseModel | None = None, ceiling: float = 0.9, least: float = -0.5) -> Teacher:
+    """The noise of p_U - b p_S for any assumed prior b, from a model of U and one of its normal part.
 
     Where eps_N is the best prediction at b = prior, that at b is eps_b = (eps_U - c r eps_S) / (1 - c r) with c = b / prior and
     r = p(sensitive | x_t). Put in eps_S = (eps_U - (1 - r) eps_N) / r, and it lies between the two models:
 
         eps_b = s eps_U + (1 - s) eps_N,   s = (1 - c) / (1 - c r).
 
-    Up to the true prior s is in [0, 1], so no error is blown up, as it is where eps_S is subtracted. Beyond, s is negative: a step away
-    from U on the far side of eps_N. There is no target there, so s is cut at `least`, and c r at `ceiling`.
+    Up to the true prior s is in [0, 1], so no error is blown up, as it is where eps_S is subtracted. Without a classifier r is taken
+    for 0, which is right at the high noise levels that decide what a drawing becomes. Beyond the true prior s is negative: a step
+    away from U, to the far side of eps_N. There is no target there, so s is cut at `least`, and c r at `ceiling`.
 
     Args:
         eps_u, eps_n: noise models of U, and of U without its sensitive part, as PU training gives it.
-        classifier: logit of p(sensitive | x_t), trained for `prior`.
-        prior: of the classifier and of eps_n, in (0, 1).
+        prior: of eps_n (and of the classifier), in (0, 1).
+        classifier: logit of p(sensitive | x_t).
         ceiling: of c r, in [0, 1).
         least: of s, <= 0.
 
@@ -163,13 +164,14 @@ def between(eps_u: NoiseModel, eps_n: NoiseModel, classifier: NoiseModel, prior:
     check_prior(ceiling, "ceiling")
 
     def eps_b(xt: Tensor, t: Tensor, b: Tensor) -> Tensor:
-        share = share_of_u(classifier(xt, t).sigmoid(), b / prior, ceiling, least).view(-1, *[1] * (xt.ndim - 1))
+        r = torch.zeros_like(b) if classifier is None else classifier(xt, t).sigmoid()
+        share = share_of_u(r, b / prior, ceiling, least).view(-1, *[1] * (xt.ndim - 1))
         return share * eps_u(xt, t) + (1 - share) * eps_n(xt, t)
 
     return eps_b
 
 
-def share_of_u(r: Tensor, c: Tensor, ceiling: float = 0.9, least: float = -1.0) -> Tensor:
+def share_of_u(r: Tensor, c: Tensor, ceiling: float = 0.9, least: float = -0.5) -> Tensor:
     """s = (1 - c) / (1 - c r), the share of eps_U in eps_b (see `between`), with c r cut at `ceiling` and s at `least`; [B]."""
     return ((1 - c) / (1 - (c * r).clamp(max=ceiling))).clamp(min=least)
 
@@ -177,24 +179,17 @@ def share_of_u(r: Tensor, c: Tensor, ceiling: float = 0.9, least: float = -1.0) 
 # ----------------------------------------------------------------------------------- one network for every prior
 
 VARIANTS = ("risk", "distilled")
-CONDITIONED = dict(batch_unlabeled=48, batch_sensitive=32, lr=5e-4, warmup=20, ema=0.98, min_snr=1.0, distort=0.2)  # for `Settings`
+CONDITIONED = dict(batch_unlabeled=48, batch_sensitive=32, lr=1e-3, warmup=20, ema=0.99, min_snr=1.0, distort=0.2)  # for `Settings`
 CLASSIFYING = dict(batch_unlabeled=96, batch_sensitive=48, lr=1e-3, warmup=50, ema=0.995, distort=0.6)
 
 
-def teacher_of(split: PUSplit, start: NoisePredictor, prior: float, seed: int = 0, steps: tuple[int, int] = (1000, 200)) -> Teacher:
-    """The `between` of a split: a classifier of noised images, trained for `steps[0]` steps, and the PU arm, for `steps[1]`.
-
-    Args:
-        start: diffusion model of U.
-        prior: of U, as far as known.
-    """
-    for classifier in noisy_classifier(split, prior, start.schedule, Settings(steps[0], **CLASSIFYING, seed=seed)):
-        pass
+def teacher_of(split: PUSplit, start: NoisePredictor, prior: float, seed: int = 0, steps: int = 200) -> Teacher:
+    """The `between` of a split: the model `start` of U, and its PU arm for `prior`, trained for `steps` steps."""
     objective = arm("pu", split, prior).objective
-    for record in fit(start, split.unlabeled, objective, Settings(steps[1], **FINE_TUNING, seed=seed), split.sensitive):
+    for record in fit(start, split.unlabeled, objective, Settings(steps, **FINE_TUNING, seed=seed), split.sensitive):
         pass
     eps_u = copy.deepcopy(start).to(device()).eval().requires_grad_(False)
-    return between(eps_u, record.model, classifier, prior)
+    return between(eps_u, record.model, prior)
 
 
 def for_every_prior(

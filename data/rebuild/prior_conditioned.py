@@ -4,7 +4,7 @@
     python data/rebuild/prior_conditioned.py odd
     python data/rebuild/prior_conditioned.py even --wide   # data/weights/wide_even.safetensors: 30 % of U sensitive, b in [0, 0.6]
 
-It distils two networks and a classifier of noised images into one, which starts from the base model (see `pulib.rivals`). With
+It distils two networks, the base model and its PU arm, into one, which starts from the base model (see `pulib.rivals`). With
 --wide that base is first trained on the more contaminated U. The metrics, of 2,000 samples at the true prior, go into
 data/manifest.json.
 """
@@ -21,7 +21,7 @@ from pulib.risk import unsupervised_risk
 from pulib.rivals import SAMPLING, for_every_prior, teacher_of
 from pulib.training import Settings, fit, load_base, load_conditioned, save_weights
 
-STEPS, WIDE_STEPS, WIDE_PRIOR = 1000, 2000, 0.3
+STEPS, WIDE_STEPS, WIDE_PRIOR = 800, 1200, 0.3
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("normal", choices=["even", "odd"])
