@@ -232,7 +232,8 @@ def corrected_bin(score_u: Tensor, score_s: Tensor, threshold: float, resamples:
 
     (1 / n_u) sum over U of p(sensitive | g) 1{g >= c}, over P_S(g >= c): the ratio of `best_bin` with each image of U
     counted by the posterior of `fit_odds`. BBE's bound keeps the bin large when S is small, so a few normal images come in, and at
-    a prior of a few percent they are what BBE is wrong by. The interval draws images of U and S anew; it takes the
+    a prior of a few percent they are what BBE is wrong by. At 0.2 and above the fit takes off too much, and the plain ratio is the
+    closer one (tests/benchmarks/prior_estimation.py). The interval draws images of U and S anew; it takes the
     classifier for given, so it knows nothing of what another training run would change. Its upper end is never below
     3 / (n_u P_S), the "rule of three": as much may be in U where none was seen.
 
