@@ -29,7 +29,7 @@ from pulib.plots import Picture
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REDUCED = {"01_ddpm": {"train_steps": 300}, "04_pu_diffusion": {"steps": 6, "n_samples": 24}}
-LONGEST = 300  # seconds that a notebook may run
+LONGEST = 600  # seconds that a notebook may run
 SHOTS = BUILD / "browser"
 CORE = {"@jupyter-widgets/base", "@jupyter-widgets/controls"}  # what every front end brings along
 
