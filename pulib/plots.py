@@ -51,7 +51,7 @@ class Picture:
         data = base64.b64encode(self.png).decode()
         more = "".join(f' {name.replace("_", "-")}="{html.escape(str(value))}"' for name, value in attributes.items())
         return (
-            f'<figure style="margin:0;line-height:1.5"{more}><img alt="{html.escape(self.alt)}" width="{self.width}" '
+            f'<figure style="margin:0;line-height:1.5"{more}><img alt="{html.escape(self.alt)}" width="{self.width}" style="max-width:100%;height:auto" '
             f'src="data:image/png;base64,{data}">'
             f'<figcaption role="status" aria-live="polite">{html.escape(caption)}</figcaption></figure>'
         )

@@ -13,7 +13,7 @@ from .plots import NORMAL, Picture
 Draw = Callable[[float], tuple[Picture, str]]  # value -> (picture, caption)
 DrawFrames = Callable[[float], Iterator[Frame]]  # value -> frames; the last picture stays
 # ipywidgets shows the keyboard's focus faintly or not at all, and hides the outline with !important
-FOCUS = f"<style>.pulib-focus.pulib-focus :focus-visible {{outline: 3px solid {NORMAL} !important; outline-offset: 2px}}</style>"
+FOCUS = f"<style>.pulib-focus.pulib-focus :focus-visible {{outline: 3px solid {NORMAL} !important; outline-offset: 1px}}</style>"
 
 
 def safe_html(draw: Draw, value: float, **attributes: object) -> str:
