@@ -116,6 +116,18 @@ class Bin:
     bound: float
 
 
+def upper_bounds(share_u: Tensor, share_s: Tensor, n_u: int, n_s: int, delta: float = 0.1, gamma: float = 0.01) -> Tensor:
+    """P_U / P_S + (1 + gamma) / P_S (sqrt(log(4 / delta) / 2 n_u) + sqrt(log(4 / delta) / 2 n_s)) of every bin, [n].
+
+    Args:
+        share_u, share_s: P_U and P_S, the shares of U and of S in each bin, [n].
+        n_u, n_s: numbers of images in U and in S.
+        delta, gamma: as in `best_bin`.
+    """
+    chance = sum(math.sqrt(math.log(4 / delta) / (2 * n)) for n in (n_u, n_s))
+    return share_u / share_s + (1 + gamma) / share_s * chance
+
+
 def best_bin(score_u: Tensor, score_s: Tensor, delta: float = 0.1, gamma: float = 0.01) -> Bin:
     """Best bin estimation: the bin whose upper bound on the prior is the lowest; its `ratio` is the estimate.
 
@@ -135,12 +147,11 @@ def best_bin(score_u: Tensor, score_s: Tensor, delta: float = 0.1, gamma: float 
     if not 0 < delta < 1 or not 0 <= gamma < math.inf:
         raise ValueError(f"delta must be in (0, 1) and gamma a finite number >= 0; got {delta!r} and {gamma!r}")
     c, u, s = tail_masses(score_u, score_s)
-    chance = sum(math.sqrt(math.log(4 / delta) / (2 * len(scores))) for scores in (score_u, score_s))
-    bound = (1 + gamma) / s * chance
-    i = (u / s + bound).argmin()
+    bounds = upper_bounds(u, s, len(score_u), len(score_s), delta, gamma)
+    i = bounds.argmin()
     if u[i] >= s[i]:
         raise CollapseError(f"the prior came out as {u[i] / s[i]:.3f}, and must be below 1; no bin holds a larger share of S than of U", Scores(score_u, score_s))
-    return Bin(*(value[i].item() for value in (c, u, s, u / s, bound)))
+    return Bin(*(value[i].item() for value in (c, u, s, u / s, bounds - u / s)))
 
 
 def elkan_noto(log_ratio_u: Tensor, log_ratio_s: Tensor) -> float:
@@ -427,6 +438,35 @@ def fit_classifier(unlabeled: Tensor, sensitive: Tensor, prior: float | None = N
     task = prepare(unlabeled, sensitive, seed, folds)
     networks = train(task, [task.training_rows(k)[0] for k in range(folds)], prior, 1, None, steps)
     return task.held_out(all_scores(networks, task))
+
+
+def density_odds(scores: Scores) -> Tensor:
+    """p(sensitive | g) of every image of U, [n_u], by the fit of `fit_odds` to held-out scores."""
+    return fit_odds(scores.unlabeled, scores.sensitive).posterior(scores.unlabeled.double())[0]
+
+
+def prior_at_floor(loss_u: Tensor, loss_s: Tensor, loss_n: Tensor) -> float:
+    """The b at which E_U[l] - b E_S[l] meets its floor (1 - b) E_N[l]: (E_U[l] - E_N[l]) / (E_S[l] - E_N[l]).
+
+    E_U[l] - b E_S[l] = (1 - prior) E_N[l] + (prior - b) E_S[l] lies above the floor for b < prior and below for b > prior, as long
+    as l is larger on sensitive images. So this is the largest b at which the PU difference of a diffusion model is what a normal
+    part could have, and an estimate of the prior from its losses.
+
+    Args:
+        loss_u, loss_s, loss_n: losses of one network on held-out images of U, of S, and on images that are surely normal, any shapes.
+
+    Raises:
+        ValueError: no loss on a side.
+        CollapseError: the losses do not tell S from normal images: their means differ by less than twice the standard error.
+    """
+    for name, loss in (("loss_u", loss_u), ("loss_s", loss_s), ("loss_n", loss_n)):
+        if loss.numel() < 2:
+            raise ValueError(f"{name} must hold at least two losses; got {loss.numel()}")
+    gap = (loss_s.mean() - loss_n.mean()).item()
+    noise = (loss_s.var() / loss_s.numel() + loss_n.var() / loss_n.numel()).sqrt().item()
+    if not gap > 2 * noise:
+        raise CollapseError(f"the losses do not tell S from normal images: their means differ by {gap:.3g}, with a standard error of {noise:.3g}")
+    return (loss_u.mean() - loss_n.mean()).item() / gap
 
 
 # -------------------------------------------------------------------------------------------- rounds

@@ -352,3 +352,21 @@ def test_rounds_end_when_the_estimate_settles(monkeypatch):
 def test_the_room_knows_nothing_of_rooms_above_it():
     source = inspect.getsource(prior)
     assert [room for room in ("plots", "widgets", "checks", "rivals") if f"from .{room}" in source] == []
+
+
+# ------------------------------------------------------------------------------- the generator's opinion
+
+
+@given(st.floats(0.0, 0.9), st.floats(1.5, 9.0))
+def test_the_floor_is_met_at_the_true_prior(true, ratio):
+    normal, sensitive = torch.tensor([1.0, 1.2, 0.8]), ratio * torch.tensor([1.0, 1.1, 0.9])
+    mixed = torch.tensor([(1 - true) * 1.0 + true * ratio] * 2)
+    assert prior.prior_at_floor(mixed, sensitive, normal) == pytest.approx(true, abs=1e-5)
+
+
+def test_losses_that_tell_nothing_are_refused():
+    same = torch.rand(50, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(prior.CollapseError, match="do not tell S from normal"):
+        prior.prior_at_floor(same, same + 1e-4, same)
+    with pytest.raises(ValueError, match="loss_n must hold at least two losses; got 0"):
+        prior.prior_at_floor(same, same, same[:0])
