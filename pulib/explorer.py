@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from . import plots
-from .data import PUSplit, check_count, check_prior, is_normal
+from .data import Normal, PUSplit, check_count, check_normal, check_prior, is_normal, load_pu
 from .diffusion import NoisePredictor, ddim_sampler
 from .evaluation import Judge, corrected_nsr, ideal_nsr, nsr_interval, read, ruler
 from .plots import Picture
+from .prior import Round, estimate_rounds, settled, tail_masses, upper_bounds
+
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,48 @@ class Explorer:
         measured = {b: self.nsr(b) for b in sorted(self.seen)}
         alt = f"{self.n} generated digits, {int(seen.sensitive.sum())} of them framed as {names[0]}, beside the NSR at each prior visited."
         return Frame((seen.rounds + 1) / (self.rounds + 1), plots.explorer(seen.images, seen.sensitive, measured, prior, self.split.prior, alt), caption)
+
+
+class Finder:
+    """The estimate of a class prior under a slider: `frames(prior)` makes a U with that true prior and estimates it, round by round.
+
+    Estimates are kept: a prior that was visited before shows at once.
+
+    Args:
+        normal: "even" or "odd": the digits that are wanted.
+        seed: of the splits and of the estimates.
+    """
+
+    def __init__(self, normal: Normal = "even", seed: int = 0) -> None:
+        self.normal, self.seed = check_normal(normal), check_count(seed, "seed", 0)
+        self.found: dict[float, list[Round]] = {}
+
+    def frames(self, prior: float) -> Iterator[Frame]:
+        """A frame per round; an estimate that collapses ends in an error."""
+        prior = round(check_prior(prior), 6)
+        split = load_pu(self.normal, prior=prior, seed=self.seed)
+        if prior not in self.found:
+            rounds = []
+            for each in estimate_rounds(split.unlabeled, split.sensitive, seed=self.seed, rounds=ROUNDS):
+                rounds.append(each)
+                yield self._frame(each, split, done=each.number / (ROUNDS + 1))
+            settled(rounds)
+            self.found[prior] = rounds
+        yield self._frame(self.found[prior][-1], split, done=1.0)
+
+    def _frame(self, found: Round, split: PUSplit, done: float) -> Frame:
+        caption = (
+            f"True prior {split.prior:.3f}. Round {found.number}: best bin {found.bin.ratio:.3f}, corrected {found.prior:.3f} "
+            f"[{found.low:.3f}, {found.high:.3f}]; area under the curve {found.auc:.3f}."
+        )
+        return Frame(done, bin_picture(found, split.prior), caption)
+
+
+def bin_picture(found: Round, true_prior: float) -> Picture:
+    """Held-out scores of a round, and the ratio of tail masses over the share of S in the bin."""
+    g = found.scores
+    masses = tail_masses(g.unlabeled, g.sensitive)
+    bounds = upper_bounds(*masses[1:], len(g.unlabeled), len(g.sensitive)) - masses[1] / masses[2]
+    chosen = int((masses[0] - found.bin.threshold).abs().argmin())
+    alt = f"Held-out scores of U and S, and the ratio of tail masses, {found.bin.ratio:.3f} in the best bin, where the true prior is {true_prior:.3f}."
+    return plots.best_bin(g.unlabeled, g.sensitive, masses, chosen, bounds, true_prior, alt)
