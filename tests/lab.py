@@ -70,21 +70,31 @@ class Lab:
         options += [f"--ServerApp.root_dir={self.root}", "--LabApp.extension_manager=readonly"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=log, stderr=log)
-        self.url = until(self._url, "JupyterLab to start", failed=lambda: self.process.poll() is not None and self.log.read_text())
-        until(lambda: self.api("status"), "JupyterLab to answer")
+        try:
+            self.url = until(self._url, "JupyterLab to start", failed=self._end)
+            until(self._answers, "JupyterLab to answer", failed=self._end)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _end(self) -> str:
+        return "" if self.process.poll() is None else f"it ended: {self.log.read_text()}"
 
     def _url(self) -> str:
         files = list(self.runtime.glob("jpserver-*.json"))
         text = files[0].read_text() if files else ""
-        return json.loads(text)["url"] if text.endswith("}") else ""
+        return json.loads(text)["url"] if text.rstrip().endswith("}") else ""
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.api("status"))
+        except OSError:  # it writes down its address before it listens there
+            return False
 
     def api(self, what: str, method: str = "GET"):
         request = urllib.request.Request(f"{self.url}api/{what}?token={TOKEN}", method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return json.loads(answer.read() or "null")
-        except ConnectionError:
-            return None
+        with urllib.request.urlopen(request, timeout=PATIENCE / 1000) as answer:
+            return json.loads(answer.read() or "null")
 
     def serve(self, name: str, notebook: nbformat.NotebookNode) -> str:
         nbformat.write(notebook, self.root / name)
@@ -92,7 +102,7 @@ class Lab:
 
     def stop(self) -> None:
         self.process.terminate()  # stops its kernels, too
-        self.process.wait(30)
+        self.process.wait(PATIENCE / 1000)
 
 
 def until(read, what: str, seconds: float = PATIENCE / 1000, failed=lambda: ""):
