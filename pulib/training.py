@@ -475,18 +475,14 @@ def load_base(normal: str = "even") -> NoisePredictor:
     return _load_shipped(f"weights/base_{check_normal(normal)}.safetensors")
 
 
-def load_conditioned(normal: str = "even", wide: bool = False) -> NoisePredictor:
+def load_conditioned(normal: str = "even") -> NoisePredictor:
     """The shipped prior-conditioned model, for every assumed prior in [0, 0.3], of the U of `load_pu(normal)`.
-
-    With `wide` the one for [0, 0.6], of the U of `load_pu("even", prior=0.3)`.
 
     Raises:
         DataError: the weights file is missing or corrupt.
-        ValueError: normal is neither "even" nor "odd", or wide is asked for odd digits, for which there is none.
+        ValueError: normal is neither "even" nor "odd".
     """
-    if wide and check_normal(normal) != "even":
-        raise ValueError(f"wide is there for normal='even' only; got normal={normal!r}")
-    return _load_shipped(f"weights/{'wide' if wide else 'prior'}_{check_normal(normal)}.safetensors")
+    return _load_shipped(f"weights/prior_{check_normal(normal)}.safetensors")
 
 
 def load_oracle(normal: str = "even") -> NoisePredictor:

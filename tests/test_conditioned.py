@@ -285,7 +285,7 @@ BAD = {
     "priors of the wrong number": (lambda: risk.amortised_risk(torch.ones(3), torch.ones(3), torch.ones(2)), "prior_s must hold"),
     "another variant": (lambda: rivals.for_every_prior("guess", SPLIT, training.new_model(), 1), "variant must be"),
     "distilled without a teacher": (lambda: rivals.for_every_prior("distilled", SPLIT, training.new_model(), 1), "without one"),
-    "a wide model of odd digits": (lambda: training.load_conditioned("odd", wide=True), "wide is there for normal='even' only"),
+    "no such digits": (lambda: training.load_conditioned("prime"), "normal must be 'even' or 'odd'"),
     "no calls": (lambda: Explorer(training.new_model(prior_max=0.3), SPLIT, None, calls=0), "calls must be a whole number >= 1; got 0"),
     "a teacher at prior 0": (lambda: rivals.between(None, None, 0.0), "prior must be in (0, 1)"),
     "a live slider that starts outside": (lambda: widgets.live(value_frames([]), "b", 2.0, 0.0, 1.0, 0.1), "value must be in [0.0, 1.0]"),
