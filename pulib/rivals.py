@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .data import PUSplit, check_prior
 from .diffusion import NoiseModel, NoisePredictor, Schedule, add_noise
-from .risk import Correction, amortised_risk, plain_risk, normal_part, pu_risk, supervised_risk, unsupervised_risk
+from .risk import Correction, amortised_risk, normal_part, plain_risk, pu_risk, supervised_risk, unsupervised_risk
 from .training import (
     Objective,
     Settings,

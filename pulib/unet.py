@@ -119,6 +119,6 @@ class UNet(nn.Module):
         if (largest is None) != (prior is None):
             allowed = "None, as this network has no prior_max" if largest is None else f"one number in [0, {largest:.4g}] per image"
             raise ValueError(f"prior must be {allowed}; got {prior!r}")
-        if prior is not None and not (0 <= prior.min() and prior.max() <= largest * (1 + 1e-6)):
+        if prior is not None and not (prior.min() >= 0 and prior.max() <= largest * (1 + 1e-6)):
             raise ValueError(f"prior must be in [0, {largest:.4g}]; got {prior.min():.4g} … {prior.max():.4g}")
         return prior is not None
