@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .data import check_count, check_positive
+from .data import check_count, check_positive, check_prior
 
 Prediction = Literal["eps", "v"]
 NoiseModel = Callable[[Tensor, Tensor], Tensor]  # (xt [B, ...], t int64 [B]) -> eps_hat [B, ...]
@@ -119,11 +119,34 @@ class NoisePredictor(nn.Module):
             raise ValueError(f"prediction must be 'eps' or 'v'; got {prediction!r}")
         self.network, self.schedule, self.prediction = network, schedule, prediction
 
-    def forward(self, xt: Tensor, t: Tensor) -> Tensor:
-        output = self.network(xt, t)
+    def forward(self, xt: Tensor, t: Tensor, prior: Tensor | None = None) -> Tensor:
+        output = self.network(xt, t) if prior is None else self.network(xt, t, prior)
         output = getattr(output, "sample", output)  # diffusers wraps the tensor
         output = output.float()
         return output if self.prediction == "eps" else noise_of_v(output, xt, t, self.schedule)
+
+    def at(self, prior: float) -> "AtPrior":
+        """The model at one assumed prior, for samplers and losses; the network must be conditioned on it."""
+        return AtPrior(self, prior)
+
+
+class AtPrior(nn.Module):
+    """A prior-conditioned model with its assumed prior held fixed: eps_hat(x_t, t), with the same weights.
+
+    Raises:
+        ValueError: the prior is not in [0, 1), or (when called) not one that the network takes.
+    """
+
+    def __init__(self, model: NoisePredictor, prior: float) -> None:
+        super().__init__()
+        self.model, self.prior = model, check_prior(prior)
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.model.schedule
+
+    def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        return self.model(xt, t, torch.full((len(xt),), self.prior, device=xt.device))
 
 
 def denoising_loss(model: NoiseModel, x0: Tensor, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
@@ -134,6 +157,17 @@ def denoising_loss(model: NoiseModel, x0: Tensor, t: Tensor, noise: Tensor, sche
     """
     eps_hat = model(add_noise(x0, t, noise, schedule), t)
     return (noise - eps_hat).square().flatten(1).sum(1)
+
+
+def imitation_loss(model: NoiseModel, teacher: NoiseModel, x0: Tensor, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
+    """|| teacher(x_t, t) - eps_hat(x_t, t) ||^2 of each image for one draw of (t, noise), summed over pixels, [B].
+
+    Distillation: its minimiser is the teacher, whatever the images are, as far as they reach.
+    """
+    xt = add_noise(x0, t, noise, schedule)
+    with torch.no_grad():
+        target = teacher(xt, t)
+    return (target - model(xt, t)).square().flatten(1).sum(1)
 
 
 @torch.no_grad()

@@ -43,11 +43,15 @@ class Picture:
         metadata = {"image/png": {"alt": self.alt, "width": self.width}}
         return {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}, metadata
 
-    def html(self, caption: str = "") -> str:
-        """The picture as an HTML figure; the caption is announced by screen readers when it changes."""
+    def html(self, caption: str = "", **attributes: object) -> str:
+        """The picture as an HTML figure, with more attributes (`data_value=3` writes data-value="3").
+
+        The caption is announced by screen readers when it changes.
+        """
         data = base64.b64encode(self.png).decode()
+        more = "".join(f' {name.replace("_", "-")}="{html.escape(str(value))}"' for name, value in attributes.items())
         return (
-            f'<figure style="margin:0"><img alt="{html.escape(self.alt)}" width="{self.width}" '
+            f'<figure style="margin:0;line-height:1.5"{more}><img alt="{html.escape(self.alt)}" width="{self.width}" style="max-width:100%;height:auto" '
             f'src="data:image/png;base64,{data}">'
             f'<figcaption role="status" aria-live="polite">{html.escape(caption)}</figcaption></figure>'
         )
@@ -508,3 +512,105 @@ class Table:
 
     def __repr__(self) -> str:
         return self._repr_markdown_()
+
+
+# ------------------------------------------------------------------------------------------ notebook 05
+
+
+def explorer(
+    images: Tensor, framed: Tensor, measured: dict[float, tuple[float, float, float]], prior: float, true_prior: float, alt: str, largest: float = 0.3
+) -> Picture:
+    """Drawings [n, 1, h, w] in a square grid beside the NSR at each assumed prior, {prior: (nsr, low, high)}, and the ideal curve.
+
+    Made for sliders: places are fixed and colours are not reduced, which takes half the time.
+    """
+    figure, grid, axis = _placed(8.6, 3.6, (0.01, 0.02, 0.36, 0.86), (0.46, 0.16, 0.52, 0.72))
+    draw_digits(grid, images, round(len(images) ** 0.5), framed, f"assumed prior {prior:.3f}")
+    draw_ideal_nsr(axis, true_prior, largest)
+    at, (nsr, low, high) = list(measured), zip(*measured.values())
+    axis.errorbar(at, nsr, [np.subtract(nsr, low), np.subtract(high, nsr)], fmt="o", color=NORMAL, markersize=4, linewidth=1, label="drawn so far")
+    axis.axvline(prior, color=ACCENT, linewidth=2, zorder=0)
+    axis.legend(frameon=False, loc="lower right", fontsize=9)
+    return _quick(figure, alt)
+
+
+def prior_curves(curves: dict[str, Sequence[tuple[float, float, float, float]]], true_prior: float, y_label: str, alt: str, largest: float = 0.31) -> Picture:
+    """Rates with intervals over the assumed prior, {name: [(b, rate, low, high), …]}, beside the law; beyond the true prior is shaded."""
+    figure, axes = new_figure(7.2, 3.8)
+    axis = axes[0, 0]
+    draw_ideal_nsr(axis, true_prior, largest)
+    for (name, rows), colour, marker, dash, shift in zip(curves.items(), [SENSITIVE, NORMAL, ACCENT], "^os", ["-.", "-", ":"], (-0.001, 0.001, 0.0)):
+        b, rate, low, high = np.array(rows).T
+        axis.errorbar(b + shift, rate, [rate - low, high - rate], color=colour, marker=marker, markersize=4, linewidth=1.2, linestyle=dash, label=name)
+    axis.set(ylabel=y_label, ylim=(0.88, 1.02))
+    axis.legend(frameon=False, loc="lower right", fontsize=9)
+    return render(figure, alt)
+
+
+def best_bin(score_u: Tensor, score_s: Tensor, masses: tuple[Tensor, Tensor, Tensor], chosen: int, bound: Tensor, true_prior: float, alt: str) -> Picture:
+    """Held-out scores of U and S, and P_U / P_S with its bound over the share of S in the bin; `masses` are (c, P_U, P_S), each [n]."""
+    figure, axes = new_figure(8.6, 3.4, 1, 2)
+    left, right = axes[0]
+    c, u, s = (values.numpy() for values in masses)
+    edges = np.linspace(min(score_u.min().item(), score_s.min().item()), max(score_u.max().item(), score_s.max().item()), 40)
+    for name, scores, colour, style in (("U", score_u, UNLABELED, "stepfilled"), ("S", score_s, SENSITIVE, "step")):
+        left.hist(scores.numpy(), edges, density=True, histtype=style, color=colour, alpha=0.55 if style == "stepfilled" else 1.0, linewidth=1.8, label=name)
+    left.axvline(c[chosen], color=INK, linestyle=":", linewidth=1.2)
+    left.annotate("best bin →", (c[chosen], 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
+    left.set(xlabel="score g, held out", ylabel="density", yscale="log")
+    left.legend(frameon=False, loc="upper left")
+    ratio = u / s
+    right.plot(s, ratio, color=NORMAL, linewidth=1.8, label="$P_U/P_S$")
+    right.fill_between(s, ratio, ratio + bound.numpy(), color=NORMAL, alpha=0.15, linewidth=0, label="what chance may add")
+    right.axhline(true_prior, color=INK, linestyle="--", linewidth=1.2, label="the truth")
+    right.plot(s[chosen], ratio[chosen], "x", color=SENSITIVE, markersize=9, markeredgewidth=2.5, label="best bin")
+    right.set(xlabel="share of S in the bin, $P_S$", ylabel="ratio", ylim=(0, min(1.0, max(4 * true_prior, 0.4))), xlim=(0, 1.02))
+    right.legend(frameon=False, loc="upper center", fontsize=9)
+    return render(figure, alt)
+
+
+def twin(
+    rows: dict[str, tuple[Tensor, Tensor, dict[str, Tensor]]], at: Tensor, colours: dict[str, str], alt: str, limit: float = 2.3, width: float = 9.0
+) -> Picture:
+    """Signed density on `grid_points(limit)`, score arrows at points `at` [n, 2], and samples, a row of three panels per {title: …}.
+
+    Where the density is negative it is shaded orange, with an outline. Arrows are no longer than the points are apart.
+    """
+    figure, axes = new_figure(width, width / 3 * len(rows) + 0.5, len(rows), 3, sharex=True, sharey=True)
+    longest = 0.9 * (at[1] - at[0]).norm()
+    for (title, (density, score, groups)), (left, middle, right) in zip(rows.items(), axes):
+        draw_density(left, density, limit, f"{title}: density")
+        arrows = score * (longest / score.norm(dim=1, keepdim=True)).clamp(max=longest / 8)
+        middle.quiver(*at.T, *arrows.T, color=INK, angles="xy", scale_units="xy", scale=1, width=0.004)
+        middle.set(aspect="equal", xlabel="$x_1$", title="score")
+        draw_points(right, groups, colours, limit, "samples")
+    handles = [Line2D([], [], color=colours[name], marker=m, linestyle="", label=name) for name, m in zip(groups, ["o", "^", "s", "x"])]
+    axes[0, 2].legend(handles=handles, frameon=False, loc="center", fontsize=9, handletextpad=0.1)
+    for axis in axes.flat:
+        axis.label_outer()
+    return render(figure, alt)
+
+
+def draw_ideal_nsr(axis: Axes, true_prior: float, largest: float) -> None:
+    """The law NSR = (1 - prior) / (1 - b) over the assumed prior b up to the true one, and the region beyond, shaded."""
+    assumed = np.linspace(0, true_prior, 50)
+    axis.plot(assumed, (1 - true_prior) / (1 - assumed), color=INK, linestyle="--", label="ideal")
+    axis.axvspan(true_prior, largest, color=SENSITIVE, alpha=0.10, linewidth=0)
+    axis.annotate("beyond the true prior", (true_prior, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", fontsize=9)
+    axis.set(xlim=(-0.008, largest), ylim=(0.8, 1.01), xlabel="assumed prior b", ylabel="non-sensitive rate (NSR)")
+
+
+def _placed(width: float, height: float, *places: tuple[float, float, float, float]) -> tuple:
+    """A figure in the course's style and an axis at each place (left, bottom, width, height), in shares of the figure."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        return figure, *(figure.add_axes(place) for place in places)
+
+
+def _quick(figure: Figure, alt: str) -> Picture:
+    """A figure as a `Picture` without reducing its colours: larger, and sooner there."""
+    raw = io.BytesIO()
+    figure.savefig(raw, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    return Picture(raw.getvalue(), alt, round(figure.get_figwidth() * 96))

@@ -148,6 +148,32 @@ def pu_risk(
     return risk + prior * sensitive_loss(loss_s, temperature).mean()
 
 
+def amortised_risk(loss_u: Tensor, loss_s: Tensor, prior_s: Tensor, correction: Correction = "none") -> Tensor:
+    """correct(E_b[E_U[l(b)] - b E_S[l(b)]]): the linear part of the PU risk, averaged over assumed priors b.
+
+    A network that is told b minimises it by minimising `normal_part` at every b, as l(b) is free at each. (Our extension of
+    PU diffusion, arXiv 2503.03789; conditioning on a strength as in guidance distillation, Meng et al. 2023, arXiv 2210.03142.)
+
+    Args:
+        loss_u: l of unlabeled images, each at a prior of its own, [n_u].
+        loss_s: l of sensitive images, each at a prior of its own, [n_s]; in both sets priors have the same density.
+        prior_s: the priors of the sensitive images, in [0, 1), [n_s].
+        correction: see `correct`.
+
+    Raises:
+        ValueError: no loss on a side, priors outside [0, 1), or not one for each sensitive image.
+    """
+    _check_losses(loss_u=loss_u, loss_s=loss_s)
+    if prior_s.shape != loss_s.shape or not ((prior_s >= 0) & (prior_s < 1)).all():
+        raise ValueError(f"prior_s must hold a number in [0, 1) for each of the {len(loss_s)} losses on S; got {prior_s}")
+    return correct(loss_u.mean() - (prior_s * loss_s).mean(), correction)
+
+
+def plain_risk(loss_u: Tensor, loss_s: Tensor, prior_s: Tensor | None = None) -> Tensor:
+    """The mean over both batches: for distances to a teacher, where nothing is subtracted (see `fit`)."""
+    return torch.cat([loss_u, loss_s]).mean()
+
+
 def pu_error(score_u: Tensor, score_s: Tensor, prior: float) -> Tensor:
     """The error rate of a classifier that calls scores below 0 sensitive, from unlabeled and sensitive points alone.
 

@@ -25,10 +25,12 @@ from torch import Tensor, nn
 
 from .data import DATA, DataError, check_count, check_normal, check_positive, distort, read_verified, write_atomic
 from .diffusion import (
+    NoiseModel,
     NoisePredictor,
     cosine_schedule,
     denoising_loss,
     draw_timesteps,
+    imitation_loss,
     linear_schedule,
     loss_profile,
     min_snr_density,
@@ -36,7 +38,8 @@ from .diffusion import (
 from .risk import pu_risk
 from .unet import UNet
 
-Objective = Callable[[Tensor, Tensor], Tensor]  # (loss_u [n_u], loss_s [n_s]) -> risk []
+Objective = Callable[..., Tensor]  # (loss_u [n_u], loss_s [n_s], prior_s [n_s] if priors are drawn) -> risk []
+Teacher = Callable[[Tensor, Tensor, Tensor], Tensor]  # (xt [B, ...], t int64 [B], prior [B]) -> eps [B, ...]
 SCHEDULES = {"cosine": cosine_schedule, "linear": linear_schedule}
 
 
@@ -57,6 +60,8 @@ class Settings:
         cap: losses on S count up to `cap` times what the start model's are on U at the same level (see `loss_levels`);
             None counts them in full, as the paper does.
         distort: strength of `distort` for every batch of U and S; 0 leaves the images as they are.
+        prior_max: train a prior-conditioned network: every image gets an assumed prior of its own, up to this (see `draw_priors`);
+            None for a network that knows of none.
         seed: of batches, timesteps and noise.
         precision: "no", "bf16" or "fp16", or "auto" (bf16 where a CUDA device has it, otherwise "no").
         checkpoint_every: steps between checkpoints when a path is given.
@@ -73,6 +78,7 @@ class Settings:
     min_snr: float | None = None
     cap: float | None = None
     distort: float = 0.0
+    prior_max: float | None = None
     seed: int = 0
     precision: str = "auto"
     checkpoint_every: int = 500
@@ -81,7 +87,7 @@ class Settings:
         checked = {name: check_count(getattr(self, name), name) for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every")}
         checked |= {name: check_count(getattr(self, name), name, low=0) for name in ("warmup", "seed")}
         checked |= {name: check_positive(getattr(self, name), name) for name in ("lr", "clip_norm")}
-        checked |= {name: check_positive(getattr(self, name), name) for name in ("min_snr", "cap") if getattr(self, name) is not None}
+        checked |= {name: check_positive(getattr(self, name), name) for name in ("min_snr", "cap", "prior_max") if getattr(self, name) is not None}
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # plain numbers, which a checkpoint can hold
         if not isinstance(self.distort, (int, float)) or not 0 <= self.distort <= 2:
@@ -110,19 +116,25 @@ def fit(
     settings: Settings,
     sensitive: Tensor | None = None,
     checkpoint: Path | str | None = None,
+    teacher: Teacher | None = None,
 ) -> Iterator[StepRecord]:
     """Train on E[objective(l of U images, l of S images)] and yield a `StepRecord` after each step.
 
     `model` is not changed; the trained weights are the moving average in each record's `model`
     (the same object every time, on the accelerator's device; a copy to keep is `copy.deepcopy`).
 
+    With `settings.prior_max` every image has an assumed prior of its own, which the network is told, and the objective gets those
+    of S as a third argument, as `risk.amortised_risk` does: one network for every prior. With a `teacher` the loss is the squared
+    distance to what the teacher predicts at x_t, not to the noise (distillation).
+
     Args:
         model: start weights.
         unlabeled: [n, ...] images.
-        objective: maps per-image losses (summed over pixels) to a scalar; see `pulib.risk`.
+        objective: maps per-image losses (summed over pixels), and priors if there are, to a scalar; see `pulib.risk`.
         sensitive: [m, ...] images, or None when the objective ignores them.
         checkpoint: a file; written every `settings.checkpoint_every` steps and at the end, and resumed from
             when it exists.
+        teacher: eps(x_t, t, prior) to imitate; must be on the model's device.
 
     Raises:
         ValueError: images that are not a float tensor, an empty set, or images of U and S that differ in shape.
@@ -130,6 +142,8 @@ def fit(
         FloatingPointError: the risk is not finite.
     """
     _check_images(unlabeled, sensitive)
+    if teacher is not None and settings.prior_max is None:
+        raise ValueError("settings.prior_max must be set where a teacher is given; got None")
     accelerator = _accelerator(settings.precision)
     device = accelerator.device
     averaged = copy.deepcopy(model).to(device).eval()
@@ -140,7 +154,7 @@ def fit(
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.lr)
     start = 0
     if checkpoint is not None:
-        task = _task(model, unlabeled, sensitive, objective, settings.cap is not None)
+        task = _task(model, unlabeled, sensitive, objective, settings)
         if Path(checkpoint).exists():
             start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler)
     if start == settings.steps:  # nothing left to do: hand over the finished model
@@ -151,13 +165,13 @@ def fit(
     unlabeled = unlabeled.to(device, torch.float32)
     sensitive = None if sensitive is None else sensitive.to(device, torch.float32)
     density = torch.ones(len(model.schedule)) if settings.min_snr is None else min_snr_density(model.schedule, settings.min_snr)
-    limits = None if settings.cap is None or sensitive is None else settings.cap * loss_levels(copy.deepcopy(model).to(device), unlabeled)
+    limits = None if settings.cap is None or sensitive is None else settings.cap * loss_levels(_plain(copy.deepcopy(model).to(device)), unlabeled)
 
     for step in range(start, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        loss_u, loss_s = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step)
-        risk = objective(loss_u, loss_s)
+        loss_u, loss_s, *priors = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step, teacher)
+        risk = objective(loss_u, loss_s, *priors)
         if not torch.isfinite(risk):
             raise FloatingPointError(
                 f"the risk is {risk.item()} at step {step + 1}; lower lr (now {settings.lr}), or check the images for nan"
@@ -172,6 +186,11 @@ def fit(
             save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler)
         mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
         yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
+
+
+def _plain(model: NoisePredictor) -> NoiseModel:
+    """The model as eps_hat(x_t, t): a prior-conditioned one at prior 0, where nothing is kept out."""
+    return model if getattr(model.network, "config", {}).get("prior_max") is None else model.at(0.0)
 
 
 def batch_risk(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor, t: Tensor, noise: Tensor, prior: float) -> Tensor:
@@ -210,26 +229,42 @@ def loss_levels(model: NoisePredictor, images: Tensor, n_levels: int = 25, n_ima
 
 
 def _losses(
-    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int
-) -> tuple[Tensor, Tensor]:
-    """Per-image losses of this step's batch of U and of S, from one call of the network; those of S up to their limits."""
-    parts = [_draw(unlabeled, settings.batch_unlabeled, settings, step, 0, density)]
+    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int, teacher: Teacher | None
+) -> tuple[Tensor, ...]:
+    """Per-image losses of this step's batch of U and of S (up to their limits), from one call of the network; and the priors of S if drawn."""
+    n = settings.batch_unlabeled
+    parts = [draw_batch(unlabeled, n, settings, step, 0, density)]
     if sensitive is not None:
-        parts.append(_draw(sensitive, settings.batch_sensitive, settings, step, 1, density))
-    x0, t, noise = (torch.cat(tensors) for tensors in zip(*parts))
-    losses = denoising_loss(model, x0, t, noise, schedule)
-    loss_u, loss_s = losses[: settings.batch_unlabeled], losses[settings.batch_unlabeled :]
-    return loss_u, loss_s if limits is None else torch.minimum(loss_s, limits[t[settings.batch_unlabeled :]])
+        parts.append(draw_batch(sensitive, settings.batch_sensitive, settings, step, 1, density))
+    x0, t, noise, prior = (torch.cat(tensors) for tensors in zip(*parts))
+    at = model if settings.prior_max is None else lambda xt, t: model(xt, t, prior)
+    if teacher is None:
+        losses = denoising_loss(at, x0, t, noise, schedule)
+    else:
+        losses = imitation_loss(at, lambda xt, t: teacher(xt, t, prior), x0, t, noise, schedule)
+    loss_s = losses[n:] if limits is None else torch.minimum(losses[n:], limits[t[n:]])
+    return losses[:n], loss_s, *([prior[n:]] if settings.prior_max is not None else [])
 
 
-def _draw(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`n` images, timesteps and noises of step `step`; U is stream 0, S is stream 1, so neither disturbs the other."""
+def draw_batch(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`n` images, timesteps, noises and priors of step `step`; U is stream 0, S is stream 1, so neither disturbs the other."""
     generator = torch.Generator().manual_seed((settings.seed * 2 + stream) * 1_000_003 + step)
     rows = batch_rows(len(images), n, step, seed=settings.seed * 2 + stream).to(images.device)
     t = draw_timesteps(density, n, generator, settings.stratified)
     noise = torch.randn(n, *images.shape[1:], generator=generator)
     x0 = distort(images[rows], generator, settings.distort) if settings.distort else images[rows]
-    return x0, t.to(images.device), noise.to(images.device)
+    prior = draw_priors(n, settings.prior_max or 0.0, generator)
+    return x0, t.to(images.device), noise.to(images.device), prior.to(images.device)
+
+
+def draw_priors(n: int, largest: float, generator: torch.Generator | None = None) -> Tensor:
+    """Assumed priors for a batch, float [n] in [0, largest]: largest u^2, with u from n equal parts of [0, 1), in random order.
+
+    Stratified like the timesteps. The square puts half of the draws below a quarter of the range, where the true prior is
+    thought to be; U and S have the same density, which the risk needs at every prior.
+    """
+    u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+    return largest * u[torch.randperm(n, generator=generator)].square()
 
 
 def batch_rows(size: int, n: int, step: int, seed: int) -> Tensor:
@@ -306,6 +341,11 @@ def _check_images(unlabeled: Tensor, sensitive: Tensor | None) -> None:
         )
 
 
+def device() -> torch.device:
+    """Where `fit` trains: a CUDA or Apple GPU if there is one, otherwise the CPU."""
+    return _accelerator("no").device
+
+
 def _accelerator(precision: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=False)  # one process may train in several precisions
     if precision == "auto":
@@ -362,7 +402,7 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     return facts["step"]
 
 
-def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective, capped: bool) -> dict:
+def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective, settings: Settings) -> dict:
     """What a run is about and no weight tells: how the output is read, the data, the objective by two of its values, and the
     start model where a cap takes its limits from it."""
     images = {"u": unlabeled.detach().cpu()} | ({} if sensitive is None else {"s": sensitive.detach().cpu()})
@@ -370,7 +410,8 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
         (torch.linspace(9, 50, 8), torch.linspace(2, 40, 8)),
         (torch.full((8,), 0.5), torch.full((8,), 90.0)),
     ]
-    values = [float(objective(u, s if sensitive is not None else s[:0])) for u, s in probes]
+    priors = [torch.linspace(0, settings.prior_max, 8)] if settings.prior_max is not None else []
+    values = [float(objective(u, s if sensitive is not None else s[:0], *priors)) for u, s in probes]
     return {
         "model (prediction, schedule's length and sum)": [
             model.prediction,
@@ -379,11 +420,18 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
         ],
         "data (digest)": _digest(images)[:12],
         "objective (two values)": [round(value, 4) for value in values],
-    } | ({"start (digest)": _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]} if capped else {})
+    } | ({"start (digest)": _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]} if settings.cap is not None else {})
 
 
-def new_model(widths: tuple[int, int] = (32, 96), prediction: str = "v", schedule: str = "cosine", T: int = 1000, seed: int = 0) -> NoisePredictor:
-    """The course's network with fresh weights drawn from `seed`.
+def new_model(
+    widths: tuple[int, int] = (32, 96),
+    prediction: str = "v",
+    schedule: str = "cosine",
+    T: int = 1000,
+    seed: int = 0,
+    prior_max: float | None = None,
+) -> NoisePredictor:
+    """The course's network with fresh weights drawn from `seed`; conditioned on the assumed prior up to `prior_max` if given.
 
     Raises:
         ValueError: an argument outside its range; schedule must be "cosine" or "linear".
@@ -392,7 +440,22 @@ def new_model(widths: tuple[int, int] = (32, 96), prediction: str = "v", schedul
         raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}; got {schedule!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NoisePredictor(UNet(1, widths), SCHEDULES[schedule](T), prediction)
+        return NoisePredictor(UNet(1, widths, prior_max), SCHEDULES[schedule](T), prediction)
+
+
+def conditioned(model: NoisePredictor, prior_max: float, seed: int = 0) -> NoisePredictor:
+    """A prior-conditioned model that starts as `model` at every assumed prior in [0, prior_max]; its embedding is drawn from `seed`.
+
+    Raises:
+        ValueError: the network is not a `UNet`, or is conditioned already; prior_max is not in (0, 1).
+    """
+    if not isinstance(model.network, UNet) or model.network.config["prior_max"] is not None:
+        raise ValueError("model must hold a UNet without prior_max, so that an embedding can be added to it")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = UNet(**(model.network.config | {"prior_max": prior_max}))
+    network.load_state_dict(model.network.state_dict(), strict=False)
+    return NoisePredictor(network, model.schedule, model.prediction)
 
 
 def save_weights(path: Path | str, model: nn.Module, /, **facts: object) -> None:
@@ -410,6 +473,16 @@ def load_base(normal: str = "even") -> NoisePredictor:
         ValueError: normal is neither "even" nor "odd".
     """
     return _load_shipped(f"weights/base_{check_normal(normal)}.safetensors")
+
+
+def load_conditioned(normal: str = "even") -> NoisePredictor:
+    """The shipped prior-conditioned model, for every assumed prior in [0, 0.3], of the U of `load_pu(normal)`.
+
+    Raises:
+        DataError: the weights file is missing or corrupt.
+        ValueError: normal is neither "even" nor "odd".
+    """
+    return _load_shipped(f"weights/prior_{check_normal(normal)}.safetensors")
 
 
 def load_oracle(normal: str = "even") -> NoisePredictor:

@@ -14,6 +14,13 @@ def time_embedding(t: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
+def prior_embedding(prior: Tensor, largest: float, waves: int = 8) -> Tensor:
+    """The assumed prior as 2 prior / `largest`, with sines and cosines of it at `waves` frequencies, [B] -> [B, 2 waves + 1]."""
+    share = prior[:, None].float() / largest
+    angles = share * torch.arange(1, waves + 1, device=prior.device) * (math.pi / 2)
+    return torch.cat([2 * share, angles.sin(), angles.cos()], 1)
+
+
 class ResBlock(nn.Module):
     """Two 3x3 convolutions around a shift by the time embedding, plus a shortcut: [B, c_in, h, w] -> [B, c_out, h, w]."""
 
@@ -56,19 +63,26 @@ class UNet(nn.Module):
     A 28 x 28 image is first folded to 14 x 14 with four times the channels, which makes a step on a CPU
     several times cheaper; the network then works at 14 x 14 and 7 x 7.
 
+    With `prior_max` it is conditioned on the assumed prior of each image, float [B] in [0, prior_max], by an embedding that is
+    added to that of the time. The embedding's last layer starts at 0: a fresh embedding changes nothing.
+
     Args:
         channels: of the image.
         widths: channels at the two resolutions, multiples of 8.
+        prior_max: the largest assumed prior, in (0, 1); None for a network that knows of none.
 
     Raises:
-        ValueError: widths are not two multiples of 8, or an input's height or width is not divisible by 4.
+        ValueError: an argument outside its range, an input's height or width that is not divisible by 4, or a prior that is
+            missing, superfluous or outside [0, prior_max].
     """
 
-    def __init__(self, channels: int = 1, widths: tuple[int, int] = (32, 96)) -> None:
+    def __init__(self, channels: int = 1, widths: tuple[int, int] = (32, 96), prior_max: float | None = None) -> None:
         super().__init__()
         if len(widths) != 2 or any(w % 8 or w < 8 for w in widths):
             raise ValueError(f"widths must be two multiples of 8; got {widths!r}")
-        self.config = {"channels": channels, "widths": list(widths)}
+        if prior_max is not None and not 0 < prior_max < 1:
+            raise ValueError(f"prior_max must be in (0, 1), or None; got {prior_max!r}")
+        self.config = {"channels": channels, "widths": list(widths), "prior_max": prior_max}
         a, b = widths
         c_time = 2 * b
         self.time = nn.Sequential(nn.Linear(a, c_time), nn.SiLU(), nn.Linear(c_time, c_time), nn.SiLU())
@@ -79,12 +93,18 @@ class UNet(nn.Module):
         self.grow = nn.Conv2d(b, a, 3, padding=1)
         self.up1, self.up2 = ResBlock(2 * a, a, c_time), ResBlock(2 * a, a, c_time)
         self.norm, self.leave = nn.GroupNorm(8, a), nn.Conv2d(a, 4 * channels, 3, padding=1)
+        if prior_max is not None:
+            self.prior = nn.Sequential(nn.Linear(17, c_time), nn.SiLU(), nn.Linear(c_time, c_time))
+            nn.init.zeros_(self.prior[2].weight)
+            nn.init.zeros_(self.prior[2].bias)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, prior: Tensor | None = None) -> Tensor:
         if x.shape[-1] % 4 or x.shape[-2] % 4:
             raise ValueError(f"image height and width must be divisible by 4; got {tuple(x.shape[-2:])}")
         time = self.time(time_embedding(t, self.config["widths"][0]))
+        if self._conditioned(prior):
+            time = time + self.prior(prior_embedding(prior, self.config["prior_max"]))
         x0 = self.enter(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         x1 = self.down1(x0, time)
         x2 = self.down2(x1, time)
@@ -93,3 +113,12 @@ class UNet(nn.Module):
         h = self.up1(torch.cat([h, x2], 1), time)
         h = self.up2(torch.cat([h, x1], 1), time)
         return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), 2)
+
+    def _conditioned(self, prior: Tensor | None) -> bool:
+        largest = self.config["prior_max"]
+        if (largest is None) != (prior is None):
+            allowed = "None, as this network has no prior_max" if largest is None else f"one number in [0, {largest:.4g}] per image"
+            raise ValueError(f"prior must be {allowed}; got {prior!r}")
+        if prior is not None and not (prior.min() >= 0 and prior.max() <= largest * (1 + 1e-6)):
+            raise ValueError(f"prior must be in [0, {largest:.4g}]; got {prior.min():.4g} … {prior.max():.4g}")
+        return prior is not None

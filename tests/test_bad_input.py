@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pulib import checks, data, diffusion, evaluation, notation, plots, risk, rivals, toy, training, widgets
+from pulib import checks, data, diffusion, evaluation, notation, plots, prior, risk, rivals, toy, training, widgets
 from pulib.data import DataError
 from pulib.training import CheckpointError, Settings, fit, new_model
 from pulib.unet import UNet
 
 IMAGES = torch.zeros(4, 1, 8, 8)
+DIGITS = torch.zeros(6, 1, 28, 28)
 LEVELS = torch.zeros(6).long()
 ONE = torch.ones(1)
 NAN = float("nan")
@@ -320,6 +321,27 @@ CASES = [
         ["std must be the same", "1.0 and 2.0"],
     ),
     ("no points", lambda b: toy.draw_pu(WORLD, 0, 5), ValueError, ["n_unlabeled must be a whole number >= 1", "got 0"]),
+    # estimating the prior
+    ("scores of none", lambda b: prior.best_bin(ONE[:0], ONE), ValueError, ["score_u must be a vector of at least one score", "[0]"]),
+    ("scores as a list", lambda b: prior.best_bin(ONE, [0.1]), ValueError, ["score_s must be a vector", "got list"]),
+    ("scores of a table", lambda b: prior.tail_masses(ONE, ONE[None]), ValueError, ["score_s must be a vector", "[1, 1]"]),
+    ("a score of nan", lambda b: prior.best_bin(ONE * NAN, ONE), ValueError, ["score_u has scores that are nan"]),
+    ("infinite log ratio", lambda b: prior.elkan_noto(ONE, ONE / 0), ValueError, ["log_ratio_s has scores that are nan or infinite"]),
+    ("bound that always fails", lambda b: prior.best_bin(ONE, ONE, delta=1.0), ValueError, ["delta must be in (0, 1)", "got 1.0"]),
+    ("negative slack", lambda b: prior.best_bin(ONE, ONE, gamma=-1), ValueError, ["gamma a finite number >= 0", "-1"]),
+    ("empty bin", lambda b: prior.corrected_bin(ONE, ONE, 2.0), ValueError, ["threshold must be at most 1, the highest score of S", "got 2.0"]),
+    ("odds of no scores", lambda b: prior.fit_odds(ONE[:0], ONE), ValueError, ["score_u must be a vector of at least one score"]),
+    ("one bootstrap", lambda b: prior.corrected_bin(ONE, ONE, 1.0, resamples=1), ValueError, ["resamples must be a whole number >= 2", "got 1"]),
+    ("small images", lambda b: prior.estimate_prior(IMAGES, IMAGES), ValueError, ["unlabeled must be a float tensor [n, 1, 28, 28]", "[4, 1, 8, 8]"]),
+    ("images as bytes", lambda b: prior.estimate_prior(DIGITS.byte(), DIGITS), ValueError, ["unlabeled must be a float tensor", "torch.uint8"]),
+    ("images as text", lambda b: prior.estimate_prior(DIGITS, "S"), ValueError, ["sensitive must be a float tensor", "got str"]),
+    ("fewer images than folds", lambda b: prior.estimate_prior(DIGITS, DIGITS[:4]), ValueError, ["sensitive must hold at least 5 images", "got 4"]),
+    ("nan pixels of S", lambda b: prior.fit_classifier(DIGITS, DIGITS * NAN), ValueError, ["sensitive has pixels that are nan"]),
+    ("one fold", lambda b: prior.estimate_prior(DIGITS, DIGITS, folds=1), ValueError, ["folds must be a whole number >= 2", "got 1"]),
+    ("no rounds", lambda b: prior.estimate_prior(DIGITS, DIGITS, rounds=0), ValueError, ["rounds must be a whole number >= 1", "got 0"]),
+    ("seed of an estimate", lambda b: prior.estimate_prior(DIGITS, DIGITS, seed=-1), ValueError, ["seed must be a whole number >= 0", "got -1"]),
+    ("one step of training", lambda b: prior.fit_classifier(DIGITS, DIGITS, steps=1), ValueError, ["steps must be a whole number >= 2", "got 1"]),
+    ("prior of the nnPU risk", lambda b: prior.fit_classifier(DIGITS, DIGITS, prior=1.0), ValueError, [SPLIT, "got 1.0"]),
     # figures and sliders
     ("figure without words", lambda b: plots.digits(IMAGES, alt=" "), ValueError, ["alt must describe the figure"]),
     ("window of none", lambda b: plots.smooth([1.0], 0), ValueError, ["window must be a whole number >= 1", "got 0"]),

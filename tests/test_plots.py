@@ -172,6 +172,8 @@ def test_handle_and_field_stay_linked_both_ways():
     handle, field, view = parts(widgets.slider(draw, "level", 0.3, 0, 1, 0.05))
     field.value = 0.7
     assert handle.value == 0.7 and view.value == widgets.safe_html(draw, 0.7)
+    assert view.value.startswith("<figure") and 'data-value="0.7"' in view.value and "aria-busy" not in view.value
+    assert 'aria-busy="true"' in widgets.safe_html(draw, 0.7, aria_busy="true")
     handle.value = 0.1
     assert field.value == 0.1
     field.value = 5  # beyond the range: kept within it, and nothing breaks

@@ -114,3 +114,40 @@ def test_benchmark_runs_on_a_small_scale(tmp_path, monkeypatch):
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert [json.loads(line)["arm"] for line in run.stdout.splitlines()] == ["oracle", "pu", "supervised", "unsupervised"]
+
+
+def test_benchmark_of_the_prior_runs_on_a_small_scale(tmp_path, monkeypatch):
+    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
+    command = [sys.executable, str(ROOT / "tests/benchmarks/prior_estimation.py"), "--json", "--smoke"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    methods = [json.loads(line)["method"] for line in run.stdout.splitlines()]
+    assert methods == ["corrected_bin", "best_bin", "best_bin_round_1", "elkan_noto", "pulearn_histogram", "pulearn_scar_em"]
+
+
+def test_benchmark_of_tracking_runs_on_a_small_scale(tmp_path, monkeypatch):
+    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
+    command = [sys.executable, str(ROOT / "tests/benchmarks/prior_tracking.py"), "--json", "--smoke"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [(row["arm"], row["assumed"]) for row in rows] == [("oracle", 0), ("pu", 0.09091), ("risk", 0), ("risk", 0.02), ("distilled", 0), ("distilled", 0.02)]
+
+
+def test_benchmark_of_the_slider_runs_on_a_small_scale():
+    command = [sys.executable, str(ROOT / "tests/benchmarks/slider.py"), "--json", "--smoke"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    rows = {row["side"]: row for row in map(json.loads, run.stdout.splitlines())}
+    assert {"live", "network", "redraw", "twin"} <= rows.keys() and rows["live"]["p50_ms"] > rows["network"]["p50_ms"]
+
+
+@pytest.mark.parametrize("normal", ["even", "odd"])
+def test_committed_estimates_of_the_prior_are_close(normal):
+    rows = [row for row in load_results("05_prior_estimation") if row["split"] == normal]
+    ours = [row for row in rows if row["method"] == "corrected_bin"]
+    assert len(ours) == 25 and len({row["prior"] for row in ours}) == 5
+    assert sum(abs(row["error"]) for row in ours) / 25 <= 0.015
+    for row in rows:
+        assert (row["estimate"] is None) == (row["failed"] is not None)  # a collapse is no number
+        assert row["estimate"] is None or 0 <= row["estimate"] < 1
