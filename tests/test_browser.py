@@ -25,6 +25,7 @@ from PIL import Image, ImageChops
 from lab import CHROMIUM, ROOT, Lab, Page, expect, need_browser, sync_playwright, until
 from pulib import widgets
 from pulib.data import BUILD
+from pulib.explorer import Frame
 from pulib.plots import Picture
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -304,29 +305,29 @@ FORGETS_THE_FIELD = """
 other = widgets.slider(draw, "level", 0.3, 0, 1, 0.1)
 box.children[0].children = (box.children[0].children[0], other.children[0].children[1])
 """
-ASYNCHRONOUS = """
-import asyncio
+LIVE = """
+import time
+from pulib.explorer import Frame
 
-def start(change):
-    async def frames():
-        for share in (0.3, 0.6, 1):
-            view.value = widgets.safe_html(lambda v: draw(share * v), change["new"], **({"aria_busy": "true"} if share < 1 else {}))
-            progress.value = share
-            await asyncio.sleep(0.1)
-    tasks.append(asyncio.get_running_loop().create_task(frames()))
+log = []
 
-handle, view, progress, tasks = box.children[0].children[0], box.children[1], w.FloatProgress(max=1), []
-handle.unobserve_all()
-w.link((handle, "value"), (box.children[0].children[1], "value"))
-handle.observe(start, "value")
-box.children = (*box.children, progress)
+def frames(v, n=5):
+    for i in range(1, n + 1):
+        time.sleep(0.05)
+        log.append((round(v, 3), i))
+        yield Frame(i / n, *(draw(i / n * v) if i > 1 else ()))
+
+box = widgets.live(frames, "level", 0.3, 0, 1, 0.1)
+"""
+SLOW = """
+box = widgets.live(lambda v: frames(v, 60), "level", 0.3, 0, 1, 0.1)
 """
 
 
 TWO = "w.VBox([box, widgets.slider(draw, 'other level', 2, 1, 5, 0.5)])"
 SMALL = {
     "plain": (GOOD + "box", ""),
-    "several frames per move": (GOOD + ASYNCHRONOUS + "box", ""),
+    "several frames per move": (GOOD + LIVE + "box", ""),
     "first of two": (GOOD + TWO, ""),
     "second of two": (GOOD + TWO, ""),
     "raises": (GOOD + RAISES + "box", "ValueError: too much"),
@@ -362,6 +363,22 @@ def test_a_slider_that_works_passes(small, name):
 def test_a_broken_slider_fails(small, name):
     with pytest.raises(AssertionError, match=SMALL[name][1]):
         check_slider(small, list(SMALL).index(name), patience=5_000)
+
+
+@pytest.mark.browser
+def test_a_live_slider_that_moves_on_stops_the_old_drawing(open_page):
+    page = open_page("live.ipynb", of_cells([GOOD + LIVE + SLOW + "box"]))
+    page.run_all(LONGEST)
+    slider = Slider(page, 0, 0, patience=60_000)
+    slider.handle.press("ArrowRight")
+    reached = until(lambda: [i for v, i in page.kernel.ask("log") if v == 0.4 and i > 2], "the drawing at 0.4 to begin")  # the kernel answers meanwhile
+    assert reached[-1] < 60
+    slider.handle.press("ArrowRight")
+    slider.settle('[data-value="0.5"]')
+    log = page.kernel.ask("log")
+    assert (0.5, 60) in log and (0.4, 60) not in log, "the drawing at 0.4 was not finished"
+    assert slider.ask("next(part.value for part in _parts(box) if hasattr(part, 'bar_style'))") == 1, "the bar is full"
+    page.see_no_problem()
 
 
 @pytest.mark.browser
@@ -410,8 +427,9 @@ def test_widgets_are_of_the_core_set_that_every_front_end_has():
     """VS Code and Colab are not driven here; both bring these classes along, and run no scripts of ours."""
     picture = Picture(b"png", "a picture", 300)
     made = [widgets.slider(lambda v: (picture, f"{v}"), "level", 1, 0, 2, step) for step in (1, 0.5)]
+    made.append(widgets.live(lambda v: iter([Frame(1.0, picture, f"{v}")]), "level", 1, 0, 2, 0.5))
     ours = [part for box in [*made, widgets.predict("What?", "this", "that")] for part in parts(box)]
     assert {module for part in ours for module in (part._model_module, part._view_module)} == CORE
     assert {part._model_name for part in ours} <= models(ipywidgets.Widget)
     pages = [part.value for part in ours if isinstance(part, ipywidgets.HTML)]
-    assert len(pages) == 6 and not [page for page in pages if re.search(r"<script|<iframe|\son\w+=|javascript:|https?:", page)]
+    assert len(pages) == 8 and not [page for page in pages if re.search(r"<script|<iframe|\son\w+=|javascript:|https?:", page)]
