@@ -316,9 +316,9 @@ def test_the_average_mixes_weights_copies_buffers_and_leaves_the_trained_ones(de
 def test_risk_of_a_batch_is_that_of_a_step_of_training():
     model, settings = new_model((8, 8)), short()
     record = next(fit(model, UNLABELED, pu, settings, SENSITIVE))
-    drawn = [training._draw(images, n, settings, 0, stream, torch.ones(1000)) for stream, (images, n) in enumerate([(UNLABELED, 6), (SENSITIVE, 3)])]
+    drawn = [training.draw_batch(images, n, settings, 0, stream, torch.ones(1000)) for stream, (images, n) in enumerate([(UNLABELED, 6), (SENSITIVE, 3)])]
     (x0_u, *_), (x0_s, *_) = drawn
-    t, noise = (torch.cat(pair) for pair in list(zip(*drawn, strict=True))[1:])
+    t, noise = (torch.cat(pair) for pair in list(zip(*drawn, strict=True))[1:3])
     value = training.batch_risk(model, x0_u, x0_s, t, noise, 0.3)
     assert value.item() == pytest.approx(record.risk, rel=1e-5)
     value.backward()
