@@ -440,11 +440,6 @@ def fit_classifier(unlabeled: Tensor, sensitive: Tensor, prior: float | None = N
     return task.held_out(all_scores(networks, task))
 
 
-def density_odds(scores: Scores) -> Tensor:
-    """p(sensitive | g) of every image of U, [n_u], by the fit of `fit_odds` to held-out scores."""
-    return fit_odds(scores.unlabeled, scores.sensitive).posterior(scores.unlabeled.double())[0]
-
-
 def prior_at_floor(loss_u: Tensor, loss_s: Tensor, loss_n: Tensor) -> float:
     """The b at which E_U[l] - b E_S[l] meets its floor (1 - b) E_N[l]: (E_U[l] - E_N[l]) / (E_S[l] - E_N[l]).
 

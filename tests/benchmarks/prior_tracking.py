@@ -20,7 +20,7 @@ from pu_table import pool, ratio_to_oracle
 from pulib import rivals
 from pulib.data import BUILD, DATA, PUSplit, load_pu, manifest, record_sha256, write_atomic
 from pulib.diffusion import sample
-from pulib.evaluation import ideal_nsr, load_judge, load_results, read, report, ruler
+from pulib.evaluation import ideal_nsr, load_judge, read, report, ruler
 from pulib.rivals import CONDITIONED, FINE_TUNING, SAMPLING, for_every_prior, teacher_of
 from pulib.training import Settings, fit, load_base, load_conditioned, load_oracle
 
@@ -107,7 +107,6 @@ def main() -> None:
         content = {"command": COMMAND, "steps": STEPS, "settings": CONDITIONED, "sampling": SAMPLING, "rows": rows}
         write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
         record_sha256(RESULTS, command=COMMAND)
-        print(load_results("05_prior_tracking")[0]["arm"], "written")
 
 
 if __name__ == "__main__":
