@@ -160,14 +160,16 @@ def denoising_loss(model: NoiseModel, x0: Tensor, t: Tensor, noise: Tensor, sche
 
 
 def imitation_loss(model: NoiseModel, teacher: NoiseModel, x0: Tensor, t: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
-    """|| teacher(x_t, t) - eps_hat(x_t, t) ||^2 of each image for one draw of (t, noise), summed over pixels, [B].
+    """|| teacher(x_t, t) - eps_hat(x_t, t) ||^2 / alpha_bar_t of each image for one draw of (t, noise), summed over pixels, [B].
 
-    Distillation: its minimiser is the teacher, whatever the images are, as far as they reach.
+    Distillation: its minimiser is the teacher, whatever the images are, as far as they reach. Over alpha_bar_t it is the distance
+    between the v that both imply (Salimans & Ho 2022, arXiv 2202.00512): at high noise, where a drawing becomes one digit or another,
+    predictions of the noise hardly differ, and in their plain distance a student learns those levels last. alpha_bar_t counts as 0.01 or more.
     """
     xt = add_noise(x0, t, noise, schedule)
     with torch.no_grad():
         target = teacher(xt, t)
-    return (target - model(xt, t)).square().flatten(1).sum(1)
+    return (target - model(xt, t)).square().flatten(1).sum(1) / schedule.alpha_bar.to(t.device)[t].clamp(min=0.01)
 
 
 @torch.no_grad()

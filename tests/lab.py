@@ -68,6 +68,7 @@ class Lab:
         )
         options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}"]
         options += [f"--ServerApp.root_dir={self.root}", "--LabApp.extension_manager=readonly"]
+        options += ["--MappingKernelManager.cull_idle_timeout=900", "--ServerApp.shutdown_no_activity_timeout=900"]  # should a killed test leave it behind
         with self.log.open("w") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, stdout=log, stderr=log)
         try:

@@ -15,12 +15,10 @@ from functools import partial
 
 import ipywidgets
 import nbformat
-import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 from PIL import Image, ImageChops
+from reduced import reduced
 
 from lab import CHROMIUM, ROOT, Lab, Page, expect, need_browser, sync_playwright, until
 from pulib import widgets
@@ -29,7 +27,6 @@ from pulib.explorer import Frame
 from pulib.plots import Picture
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-REDUCED = {"01_ddpm": {"train_steps": 300}, "04_pu_diffusion": {"steps": 6, "n_samples": 24}}
 LONGEST = 600  # seconds that a notebook may run
 SHOTS = BUILD / "browser"
 CORE = {"@jupyter-widgets/base", "@jupyter-widgets/controls"}  # what every front end brings along
@@ -255,9 +252,7 @@ def check_widgets(page: Page, name: str) -> int:
 @pytest.mark.browser
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_in_a_browser(path, open_page):
-    notebook = load_notebook_node(str(path))
-    if path.stem in REDUCED:
-        notebook = parameterize_notebook(notebook, REDUCED[path.stem])
+    notebook = reduced(path)
     page = open_page(path.name, notebook)
     assert page.kernel.ask("__import__('pulib').__file__") == str(ROOT / "pulib" / "__init__.py")
     page.run_all(LONGEST)
@@ -265,11 +260,6 @@ def test_notebook_in_a_browser(path, open_page):
     assert check_widgets(page, path.stem) >= len(marked) > 0
     assert page.kernel.ask("{part._view_module for shown in Out.values() for part in _parts(shown)} - {None}", FIND) <= CORE
     page.see_no_problem()
-
-
-def test_what_is_reduced_is_a_parameter():
-    for name, values in REDUCED.items():
-        assert values.keys() <= papermill.inspect_notebook(ROOT / "notebooks" / f"{name}.ipynb").keys()
 
 
 # --------------------------------------------------------------------------------- the checks themselves bite

@@ -160,14 +160,23 @@ def test_a_classifier_of_noised_images_tells_less_the_more_noise():
     assert gaps[0] > 0.5 and abs(gaps[1]) < 0.2
 
 
+def test_the_distance_to_a_teacher_is_that_of_the_networks_outputs(small):
+    """Networks that put out v: sum over pixels of (v - v')^2, as long as alpha_bar_t is above 0.01."""
+    other, noise, t = training.new_model(widths=(8, 16), T=50), torch.randn(X.shape, generator=generator()), T % 45
+    assert (other.schedule.alpha_bar[t] > 0.01).all()
+    xt, b = diffusion.add_noise(X, t, noise, other.schedule), torch.full((4,), 0.1)
+    expected = (small.network(xt, t, b) - other.network(xt, t)).square().flatten(1).sum(1)
+    torch.testing.assert_close(diffusion.imitation_loss(small.at(0.1), other, X, t, noise, other.schedule), expected, rtol=1e-4, atol=1e-3)
+
+
 def test_distillation_reaches_a_teacher(small):
-    """A teacher that adds b to what the start model says: after some steps the distance is several times smaller."""
+    """A teacher that adds b to the start model's v: after some steps the distance is several times smaller."""
     start = training.conditioned(training.new_model(widths=(8, 16), T=50), 0.3)
     plain = training.new_model(widths=(8, 16), T=50)
     settings = training.Settings(160, 16, 8, lr=4e-3, warmup=5, ema=0.8, prior_max=0.3)
 
     def teacher(xt, t, prior):
-        return plain(xt, t) + prior.view(-1, 1, 1, 1)
+        return plain(xt, t) + (plain.schedule.alpha_bar[t].sqrt() * prior).view(-1, 1, 1, 1)
 
     records = [r.risk for r in training.fit(start, SPLIT.unlabeled, risk.plain_risk, settings, SPLIT.sensitive, teacher=teacher)]
     assert sum(records[-10:]) < 0.4 * sum(records[:10])
@@ -267,6 +276,32 @@ def test_an_error_between_frames_is_shown():
     box = widgets.live(frames, "prior", 0.1, 0.0, 0.3, 0.1)
     box.children[0].children[0].value = 0.2
     assert 'role="alert"' in box.children[2].value and "too far" in box.children[2].value
+
+
+# ------------------------------------------------------------------------------- what the shipped weights do
+
+
+def test_the_committed_network_follows_the_law_and_costs_no_quality():
+    """One network told b = 0 … 1/11: NSR over the oracle's is (1 - 1/11) / (1 - b), and at 1/11 it draws as well as one trained for that alone."""
+    rows = evaluation.load_results("05_prior_tracking")
+    distilled = [row for row in rows if row["arm"] == "distilled"]
+    tracked = [row for row in distilled if row["assumed"] < 0.0910]
+    assert [row["assumed"] for row in tracked] == [0.0, 0.02, 0.04, 0.06, 0.08, 0.09091]
+    assert all(row["seeds"] >= 3 and row["n"] >= 2000 for row in tracked)
+    oracle = next(row for row in rows if row["arm"] == "oracle")
+    for row in tracked:
+        assert row["deviation"] == pytest.approx(row["nsr"] / oracle["nsr"] - (1 - 1 / 11) / (1 - row["assumed"]), abs=2e-4)
+    assert sum(abs(row["deviation"]) for row in tracked) / len(tracked) <= 0.01
+    alone = next(row for row in rows if row["arm"] == "pu")
+    assert tracked[-1]["frechet"] <= 1.10 * alone["frechet"]
+
+
+@pytest.mark.parametrize("normal", ["even", "odd"])
+def test_the_shipped_networks_obey_their_prior(normal, judge):
+    """Far more of 144 drawings are sensitive at b = 0 than at the true prior."""
+    it = Explorer(training.load_conditioned(normal), data.load_pu(normal), judge, n=144, rounds=0)
+    free, kept = (int(it.at(b).sensitive.sum()) for b in (0.0, 1 / 11))
+    assert free >= 2 * kept + 3
 
 
 # ---------------------------------------------------------------------------------------- bad input

@@ -29,6 +29,7 @@ import time
 
 import numpy as np
 import torch
+from kept import kept
 from pulearn import HistogramMatchPriorEstimator, ScarEMPriorEstimator
 from sklearn.linear_model import LogisticRegression
 
@@ -45,22 +46,19 @@ SETTINGS = {name: getattr(prior, name) for name in ("COPIES", "COPIES_READ", "DI
 def run(split, folder) -> tuple[list[Scores], dict]:
     """Scores of every round of `estimate_prior` on one draw, and {"seconds", "failed"}; kept in `folder`."""
     key = hashlib.sha256(json.dumps([SETTINGS, split.prior]).encode()).hexdigest()[:12]
-    path = folder / f"{split.normal}_{split.prior:.4f}_{split.seed}_{key}.npz"
-    if not path.exists():
+
+    def make() -> dict:
         start, failed = time.process_time(), None
         try:
             history = [each.scores for each in estimate_prior(split.unlabeled, split.sensitive, seed=split.seed).history]
         except CollapseError as error:
             history, failed = ([error.scores] if error.scores else []), str(error)
         arrays = {f"{side}{i}": getattr(each, side).numpy() for i, each in enumerate(history) for side in ("unlabeled", "sensitive")}
-        facts = json.dumps({"rounds": len(history), "seconds": round(time.process_time() - start, 1), "failed": failed})
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{path.name}"
-        np.savez_compressed(partial, facts=facts, **arrays)
-        partial.rename(path)
-    with np.load(path) as kept:
-        facts = json.loads(str(kept["facts"]))
-        history = [Scores(*(torch.from_numpy(kept[f"{side}{i}"]) for side in ("unlabeled", "sensitive"))) for i in range(facts["rounds"])]
+        return arrays | {"facts": json.dumps({"rounds": len(history), "seconds": round(time.process_time() - start, 1), "failed": failed})}
+
+    arrays = kept(folder / f"{split.normal}_{split.prior:.4f}_{split.seed}_{key}.npz", make)
+    facts = json.loads(str(arrays["facts"]))
+    history = [Scores(*(torch.from_numpy(arrays[f"{side}{i}"]) for side in ("unlabeled", "sensitive"))) for i in range(facts["rounds"])]
     return history, facts
 
 

@@ -1,11 +1,12 @@
 """Does one network follow the law NSR = (1 - prior) / (1 - b) at every assumed prior b? Two ways to train it, over seeds.
 
-    python tests/benchmarks/prior_tracking.py --json            # some hours on one core; goes on where it was stopped
+    python tests/benchmarks/prior_tracking.py --json            # two hours on one core; goes on where it was stopped
     python tests/benchmarks/prior_tracking.py --json --smoke    # a minute; writes nothing into data/
 
 "risk" and "distilled" are networks for every prior (see `pulib.rivals`), trained from the base model for as many steps each; seed 0 of
-"distilled" is the shipped one. "pu" is the course's PU arm, a network trained for the true prior alone, for 200 steps. All are sampled from the same noise, as is the shipped oracle. Every run's
-images are kept in build/prior_tracking/; rows pool the seeds, are printed as one JSON object per line, and written to
+"distilled" is the shipped one. "pu" is the course's PU arm, a network trained
+for the true prior alone, for 200 steps. All are sampled from the same noise, as is the shipped oracle. Every run's images are kept in
+build/prior_tracking/; rows pool the seeds, are printed as one JSON object per line, and written to
 data/results/05_prior_tracking.json. "deviation" is NSR over the oracle's, minus the law (1 beyond the true prior).
 """
 
@@ -13,8 +14,8 @@ import argparse
 import hashlib
 import json
 
-import numpy as np
 import torch
+from kept import kept, to_bytes, to_images
 from pu_table import pool, ratio_to_oracle
 
 from pulib import rivals
@@ -26,7 +27,7 @@ from pulib.training import Settings, fit, load_base, load_conditioned, load_orac
 
 RESULTS = "results/05_prior_tracking.json"
 COMMAND = "python tests/benchmarks/prior_tracking.py --json"
-STEPS, SAMPLES_PER_SEED = 800, 700
+STEPS, SAMPLES_PER_SEED = 1000, 700
 TRACKED = (0.0, 0.02, 0.04, 0.06, 0.08, 1 / 11)
 BEYOND = (0.13, 0.18, 0.3)
 PRIORS = {"pu": (1 / 11,), "risk": TRACKED + BEYOND, "distilled": TRACKED + BEYOND, "oracle": (0.0,)}
@@ -53,21 +54,20 @@ def model_of(arm: str, split: PUSplit, seed: int, steps: int):
 
 def images_of(arm: str, split: PUSplit, seed: int, priors: tuple[float, ...], n: int, steps: int, folder) -> list[torch.Tensor]:
     """Samples [n, 1, 28, 28] of one run at each prior; kept in `folder`."""
-    weights = [manifest()[f"weights/{kind}_{split.normal}.safetensors"]["sha256"] for kind in ("base", "oracle")]
+    files = [f"base_{split.normal}", f"oracle_{split.normal}"]
+    files += [f"prior_{split.normal}"] if arm == "distilled" and seed == 0 and steps == STEPS else []
+    weights = [manifest()[f"weights/{file}.safetensors"]["sha256"] for file in files]
+    steps = {"oracle": 0, "pu": min(steps, 200)}.get(arm, steps)
     model, out = None, []
     for b in priors:
         key = hashlib.sha256(json.dumps([CONDITIONED, SAMPLING, n, steps, weights], sort_keys=True).encode()).hexdigest()[:12]
-        path = folder / f"{split.normal}_{arm}_{seed}_{b:.4f}_{key}.npz"
-        if not path.exists():
+
+        def make(b: float = b) -> dict:
+            nonlocal model
             model = model or model_of(arm, split, seed, steps)
-            at = model(b)
-            images = sample(at, n, at.schedule, **SAMPLING, seed=1000 + seed)
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{path.name}"
-            np.savez_compressed(partial, images=images.clamp(-1, 1).add(1).mul(127.5).round().byte().numpy())
-            partial.rename(path)
-        with np.load(path) as kept:
-            out.append(torch.from_numpy(kept["images"]).float() / 127.5 - 1)
+            return {"images": to_bytes(sample(model(b), n, model(b).schedule, **SAMPLING, seed=1000 + seed))}
+
+        out.append(to_images(kept(folder / f"{split.normal}_{arm}_{seed}_{b:.4f}_{key}.npz", make)["images"]))
     return out
 
 
@@ -85,7 +85,6 @@ def main() -> None:
     n, steps, seeds = (20, 3, [0]) if args.smoke else (SAMPLES_PER_SEED, STEPS, args.seeds)
     folder = BUILD / ("prior_tracking_smoke" if args.smoke else "prior_tracking")
     split, judge, rows, oracle = load_pu("even"), load_judge(), [], None
-    measure = ruler(judge, split)
     for arm in sorted(args.arms, key=lambda name: name != "oracle"):  # the oracle first, as the others are compared with it
         priors = PRIORS[arm][:2] if args.smoke else PRIORS[arm]
         runs = [images_of(arm, split, seed, priors, n, steps, folder) for seed in (seeds[:1] if arm in ONE_SEED else seeds)]
@@ -100,7 +99,7 @@ def main() -> None:
             row |= {"assumed": round(b, 5), "law": round(law, 5), "deviation": round(row["nsr"] / oracle[0] - law, 5)}
             row["nsr_by_seed"] = [round(report(each, split, judge).nsr, 4) for each in seen]
             row["digits_read"] = torch.bincount(pooled.digits, minlength=10).tolist()
-            row["frechet_ratio"] = ratio_to_oracle(pooled.features, oracle[1].features, measure.reference)
+            row["frechet_ratio"] = ratio_to_oracle(pooled.features, oracle[1].features, ruler(judge, split).reference)
             rows.append(row)
             print(json.dumps(row) if args.json else row, flush=True)
     if not args.smoke and not args.only_draw and set(args.arms) == set(PRIORS):

@@ -14,11 +14,11 @@ chosen by looking at seeds 0 to 2; seeds 3 to 5 were drawn after that. "by_half"
 import argparse
 import hashlib
 import json
-import time
 from dataclasses import asdict
 
 import numpy as np
 import torch
+from kept import kept, to_bytes, to_images
 
 from pulib.data import BUILD, DATA, is_normal, load_pu, manifest, record_sha256, write_atomic
 from pulib.diffusion import sample
@@ -32,24 +32,18 @@ PICTURE = "results/04_pu_diffusion.png"
 COMMAND = "python tests/benchmarks/pu_table.py --json"
 
 
-def images_of(name: str, split, seed: int, n: int, settings: dict, folder) -> tuple[torch.Tensor, float]:
-    """Samples [n, 1, 28, 28] of one fine-tuned arm and the seconds its training took; kept in `folder`."""
+def images_of(name: str, split, seed: int, n: int, settings: dict, folder) -> torch.Tensor:
+    """Samples [n, 1, 28, 28] of one fine-tuned arm; kept in `folder`."""
     weights = manifest()[f"weights/{'oracle' if name == 'oracle' else 'base'}_{split.normal}.safetensors"]["sha256"]
     key = hashlib.sha256(json.dumps([settings, SAMPLING, n, split.prior, weights], sort_keys=True).encode()).hexdigest()[:12]
-    path = folder / f"{split.normal}_{name}_{seed}_{key}.npz"
-    if not path.exists():
-        task, start = arm(name, split), time.time()
-        run = Settings(**settings, seed=seed)
-        for record in fit(task.start, task.unlabeled, task.objective, run, task.sensitive):
+
+    def make() -> dict:
+        task = arm(name, split)
+        for record in fit(task.start, task.unlabeled, task.objective, Settings(**settings, seed=seed), task.sensitive):
             pass
-        seconds = time.time() - start
-        images = sample(record.model, n, record.model.schedule, **SAMPLING, seed=1000 + seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{path.name}"
-        np.savez_compressed(partial, images=images.clamp(-1, 1).add(1).mul(127.5).round().byte().numpy(), seconds=seconds)
-        partial.rename(path)
-    with np.load(path) as kept:
-        return torch.from_numpy(kept["images"]).float() / 127.5 - 1, float(kept["seconds"])
+        return {"images": to_bytes(sample(record.model, n, record.model.schedule, **SAMPLING, seed=1000 + seed))}
+
+    return to_images(kept(folder / f"{split.normal}_{name}_{seed}_{key}.npz", make)["images"])
 
 
 def main() -> None:
@@ -69,7 +63,7 @@ def main() -> None:
     for normal in args.splits:
         split, oracle = load_pu(normal), None
         for name in reversed(ARMS):  # the oracle first, as the others are compared with it
-            runs = [read(judge, images_of(name, split, seed, n, settings, folder)[0]) for seed in range(seeds)]
+            runs = [read(judge, images_of(name, split, seed, n, settings, folder)) for seed in range(seeds)]
             pooled, half = pool(runs), max(1, seeds // 2)
             oracle = oracle or pooled
             row = report(pooled, split, judge).row(normal, name, seeds)
@@ -110,7 +104,7 @@ def picture(judge, settings: dict, folder) -> bytes:
     split = load_pu("even")
     names = {"unsupervised": "trained on contaminated data", "pu": "after PU fine-tuning"}
     groups = {
-        title: images_of(name, split, 0, SAMPLES_PER_SEED, settings, folder)[0][:50]
+        title: images_of(name, split, 0, SAMPLES_PER_SEED, settings, folder)[:50]
         for name, title in names.items()
     }
     framed = {title: ~is_normal(read(judge, images).digits, "even") for title, images in groups.items()}

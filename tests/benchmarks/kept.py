@@ -1,0 +1,30 @@
+"""Runs of a benchmark that are kept: what a run made lies in a file, so that a benchmark goes on where it was stopped."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def kept(path: Path, make: Callable[[], dict]) -> dict:
+    """The arrays of a run's file; made first, and written whole or not at all, where there is none."""
+    if not path.exists():
+        arrays = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}")
+        np.savez_compressed(partial, **arrays)
+        partial.rename(path)
+    with np.load(path) as found:
+        return dict(found)
+
+
+def to_bytes(images: Tensor) -> np.ndarray:
+    """Images in [-1, 1] as uint8."""
+    return images.clamp(-1, 1).add(1).mul(127.5).round().byte().numpy()
+
+
+def to_images(pixels: np.ndarray) -> Tensor:
+    """The images [-1, 1] of uint8 pixels."""
+    return torch.from_numpy(pixels).float() / 127.5 - 1

@@ -1,0 +1,19 @@
+"""Notebooks with parameters that keep them short, for tests that look at how a notebook runs, not at what comes out."""
+
+from pathlib import Path
+
+from nbformat import NotebookNode
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+REDUCED = {
+    "01_ddpm": {"train_steps": 300},
+    "04_pu_diffusion": {"steps": 6, "n_samples": 24},
+    "05_the_prior": {"n_samples": 48},
+}
+
+
+def reduced(path: Path) -> NotebookNode:
+    """The notebook, with the parameters of `REDUCED` injected where it has some."""
+    notebook = load_notebook_node(str(path))
+    return parameterize_notebook(notebook, REDUCED[path.stem]) if path.stem in REDUCED else notebook
