@@ -118,7 +118,9 @@ class Explorer:
         )
         measured = {b: self.nsr(b) for b in sorted(self.seen)}
         alt = f"{self.n} generated digits, {int(seen.sensitive.sum())} of them framed as {names[0]}, beside the NSR at each prior visited."
-        return Frame((seen.rounds + 1) / (self.rounds + 1), plots.explorer(seen.images, seen.sensitive, measured, prior, self.split.prior, alt), caption)
+        largest = self.model.network.config["prior_max"]
+        picture = plots.explorer(seen.images, seen.sensitive, measured, prior, self.split.prior, alt, largest)
+        return Frame((seen.rounds + 1) / (self.rounds + 1), picture, caption)
 
 
 class Finder:

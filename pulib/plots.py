@@ -548,16 +548,16 @@ def prior_curves(curves: dict[str, Sequence[tuple[float, float, float, float]]],
 
 
 def best_bin(score_u: Tensor, score_s: Tensor, masses: tuple[Tensor, Tensor, Tensor], chosen: int, bound: Tensor, true_prior: float, alt: str) -> Picture:
-    """Held-out scores of U and S, and P_U / P_S with its bound over the share of S in the bin; `masses` are (c, P_U, P_S), each [n]."""
+    """Held-out scores of U and S, and P_U / P_S with its bound over the share of S in the bin; `masses` are (h, P_U, P_S), each [n]."""
     figure, axes = new_figure(8.6, 3.4, 1, 2)
     left, right = axes[0]
-    c, u, s = (values.numpy() for values in masses)
+    h, u, s = (values.numpy() for values in masses)
     edges = np.linspace(min(score_u.min().item(), score_s.min().item()), max(score_u.max().item(), score_s.max().item()), 40)
     for name, scores, colour, style in (("U", score_u, UNLABELED, "stepfilled"), ("S", score_s, SENSITIVE, "step")):
         left.hist(scores.numpy(), edges, density=True, histtype=style, color=colour, alpha=0.55 if style == "stepfilled" else 1.0, linewidth=1.8, label=name)
-    left.axvline(c[chosen], color=INK, linestyle=":", linewidth=1.2)
-    left.annotate("best bin →", (c[chosen], 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
-    left.set(xlabel="score g, held out", ylabel="density", yscale="log")
+    left.axvline(h[chosen], color=INK, linestyle=":", linewidth=1.2)
+    left.annotate("best bin →", (h[chosen], 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
+    left.set(xlabel="score g, held out", ylabel="density", yscale="log", ylim=(None, 2.5 * left.dataLim.y1))
     left.legend(frameon=False, loc="upper left")
     ratio = u / s
     right.plot(s, ratio, color=NORMAL, linewidth=1.8, label="$P_U/P_S$")
@@ -595,9 +595,9 @@ def draw_ideal_nsr(axis: Axes, true_prior: float, largest: float) -> None:
     """The law NSR = (1 - prior) / (1 - b) over the assumed prior b up to the true one, and the region beyond, shaded."""
     assumed = np.linspace(0, true_prior, 50)
     axis.plot(assumed, (1 - true_prior) / (1 - assumed), color=INK, linestyle="--", label="ideal")
-    axis.axvspan(true_prior, largest, color=SENSITIVE, alpha=0.10, linewidth=0)
+    axis.axvspan(true_prior, 1.025 * largest, color=SENSITIVE, alpha=0.10, linewidth=0)
     axis.annotate("beyond the true prior", (true_prior, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", fontsize=9)
-    axis.set(xlim=(-0.008, largest), ylim=(0.8, 1.01), xlabel="assumed prior b", ylabel="non-sensitive rate (NSR)")
+    axis.set(xlim=(-0.025 * largest, 1.025 * largest), ylim=(min(0.8, 0.9 - true_prior), 1.01), xlabel="assumed prior b", ylabel="non-sensitive rate (NSR)")
 
 
 def _placed(width: float, height: float, *places: tuple[float, float, float, float]) -> tuple:

@@ -1,9 +1,9 @@
 """The class prior, from unlabeled and sensitive images alone.
 
 A classifier of S against U gives every image a score g, and each score is held out: the classifier that gives it has not
-seen the image. In a bin of the highest scores, {g >= c}, U has the share
+seen the image. In a bin of the highest scores, {g >= h}, U has the share
 
-    P_U(g >= c) = prior P_S(g >= c) + (1 - prior) P_N(g >= c),
+    P_U(g >= h) = prior P_S(g >= h) + (1 - prior) P_N(g >= h),
 
 so P_U / P_S is the prior plus (1 - prior) P_N / P_S: an upper bound, tight in a bin that no normal image enters. Best bin
 estimation (BBE) chooses the bin, and (TED)^n turns estimate and classifier round by round (Garg et al. 2021, arXiv
@@ -66,17 +66,17 @@ class Scores:
 
 
 def tail_masses(score_u: Tensor, score_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The shares of U and of S that score at least c, at every score c of S: (c, P_U, P_S), each [n], c rising.
+    """The shares of U and of S that score at least h, at every score h of S: (h, P_U, P_S), each [n], h rising.
 
-    P_U / P_S over c is the picture of best bin estimation.
+    P_U / P_S over h is the picture of best bin estimation.
 
     Raises:
         ValueError: no score on a side, or a score that is not finite.
     """
     _check_scores(score_u=score_u, score_s=score_s)
-    c = score_s.unique()  # between two scores of S a higher threshold only takes images of U out
-    u, s = ((len(g) - torch.searchsorted(g.sort().values, c.to(g))).double() / len(g) for g in (score_u, score_s))
-    return c, u, s
+    h = score_s.unique()  # between two scores of S a higher threshold only takes images of U out
+    u, s = ((len(g) - torch.searchsorted(g.sort().values, h.to(g))).double() / len(g) for g in (score_u, score_s))
+    return h, u, s
 
 
 def check_classifier(scores: Scores) -> Scores:
@@ -131,8 +131,8 @@ def upper_bounds(share_u: Tensor, share_s: Tensor, n_u: int, n_s: int, delta: fl
 def best_bin(score_u: Tensor, score_s: Tensor, delta: float = 0.1, gamma: float = 0.01) -> Bin:
     """Best bin estimation: the bin whose upper bound on the prior is the lowest; its `ratio` is the estimate.
 
-    Minimises over c   P_U / P_S + (1 + gamma) / P_S (sqrt(log(4 / delta) / 2 n_u) + sqrt(log(4 / delta) / 2 n_s))
-    (Garg et al. 2021, algorithm 1): the second term bounds, with probability 1 - delta and at all c together, what chance adds
+    Minimises over h   P_U / P_S + (1 + gamma) / P_S (sqrt(log(4 / delta) / 2 n_u) + sqrt(log(4 / delta) / 2 n_s))
+    (Garg et al. 2021, algorithm 1): the second term bounds, with probability 1 - delta and at all h together, what chance adds
     to the first (Dvoretzky, Kiefer & Wolfowitz 1956). Only the order of the scores counts.
 
     Args:
@@ -146,12 +146,12 @@ def best_bin(score_u: Tensor, score_s: Tensor, delta: float = 0.1, gamma: float 
     """
     if not 0 < delta < 1 or not 0 <= gamma < math.inf:
         raise ValueError(f"delta must be in (0, 1) and gamma a finite number >= 0; got {delta!r} and {gamma!r}")
-    c, u, s = tail_masses(score_u, score_s)
+    h, u, s = tail_masses(score_u, score_s)
     bounds = upper_bounds(u, s, len(score_u), len(score_s), delta, gamma)
     i = bounds.argmin()
     if u[i] >= s[i]:
         raise CollapseError(f"the prior came out as {u[i] / s[i]:.3f}, and must be below 1; no bin holds a larger share of S than of U", Scores(score_u, score_s))
-    return Bin(*(value[i].item() for value in (c, u, s, u / s, bounds - u / s)))
+    return Bin(*(value[i].item() for value in (h, u, s, u / s, bounds - u / s)))
 
 
 def elkan_noto(log_ratio_u: Tensor, log_ratio_s: Tensor) -> float:
@@ -241,7 +241,7 @@ def _fisher_step(theta: Tensor, x: Tensor, labeled: Tensor, counts: Tensor) -> T
 def corrected_bin(score_u: Tensor, score_s: Tensor, threshold: float, resamples: int = 200, seed: int = 0) -> tuple[float, float, float]:
     """The prior from the bin {g >= threshold} without the normal images in it, and its 95 % bootstrap interval.
 
-    (1 / n_u) sum over U of p(sensitive | g) 1{g >= c}, over P_S(g >= c): the ratio of `best_bin` with each image of U
+    (1 / n_u) sum over U of p(sensitive | g) 1{g >= h}, over P_S(g >= h): the ratio of `best_bin` with each image of U
     counted by the posterior of `fit_odds`. BBE's bound keeps the bin large when S is small, so a few normal images come in, and at
     a prior of a few percent they are what BBE is wrong by. At 0.2 and above the fit takes off too much, and the plain ratio is the
     closer one (tests/benchmarks/prior_estimation.py). The interval draws images of U and S anew; it takes the

@@ -148,8 +148,8 @@ def observe_tails(f) -> Observed:
     }
     seen = {}
     for name, scores in cases.items():
-        c, u, s = three(f(*(g.clone() for g in scores)))
-        seen |= {f"thresholds c, {name}": c, f"P_U, {name}": u, f"P_S, {name}": s}
+        h, u, s = three(f(*(g.clone() for g in scores)))
+        seen |= {f"thresholds h, {name}": h, f"P_U, {name}": u, f"P_S, {name}": s}
     return seen
 
 
@@ -160,20 +160,20 @@ def three(given) -> tuple[Tensor, Tensor, Tensor]:
         Unusable: it is something else.
     """
     if not isinstance(given, (tuple, list)) or len(given) != 3:
-        raise Unusable(f"your function gives back {named(given)}; three tensors were expected, the thresholds c, P_U and P_S")
+        raise Unusable(f"your function gives back {named(given)}; three tensors were expected, the thresholds h, P_U and P_S")
     for place, value in zip(("first", "second", "third"), given):
         if not isinstance(value, Tensor):
             raise Unusable(f"the {place} of the three things that your function gives back is {named(value)}; a tensor was expected{advice(value)}")
     return tuple(given)
 
 
-def tails(thresholds=lambda u, s: s.unique(), inside=torch.ge, size=lambda u, s: (len(u), len(s)), order=lambda c, u, s: (c, u, s)):
+def tails(thresholds=lambda u, s: s.unique(), inside=torch.ge, size=lambda u, s: (len(u), len(s)), order=lambda h, u, s: (h, u, s)):
     """An answer from its thresholds, from which scores lie in a bin, and from what the numbers in it are divided by."""
 
     def masses(score_u: Tensor, score_s: Tensor):
-        c = thresholds(score_u, score_s)
-        u, s = (inside(g, c[:, None]).double().sum(1) / n for g, n in zip((score_u, score_s), size(score_u, score_s)))
-        return order(c, u, s)
+        h = thresholds(score_u, score_s)
+        u, s = (inside(g, h[:, None]).double().sum(1) / n for g, n in zip((score_u, score_s), size(score_u, score_s)))
+        return order(h, u, s)
 
     return masses
 
@@ -184,10 +184,10 @@ TAILS = Exercise(
     prior.tail_masses,
     observe_tails,
     (
-        Mistake("a score of exactly c lies in the bin too: >=, not >", tails(inside=torch.gt)),
-        Mistake("these are the shares below c; the bin holds the scores of c and above", tails(inside=torch.lt)),
-        Mistake("these are the shares up to c; the bin holds the scores of c and above", tails(inside=torch.le)),
-        Mistake("these are the shares at c exactly; the bin holds everything above it too", tails(inside=torch.eq)),
+        Mistake("a score of exactly h lies in the bin too: >=, not >", tails(inside=torch.gt)),
+        Mistake("these are the shares below h; the bin holds the scores of h and above", tails(inside=torch.lt)),
+        Mistake("these are the shares up to h; the bin holds the scores of h and above", tails(inside=torch.le)),
+        Mistake("these are the shares at h exactly; the bin holds everything above it too", tails(inside=torch.eq)),
         Mistake("these are numbers of images; divide by how many there are in U, and in S", tails(size=lambda u, s: (1, 1))),
         Mistake("both are divided by the size of U; P_S is a share of S", tails(size=lambda u, s: (len(u), len(u)))),
         Mistake("both are divided by the size of S; P_U is a share of U", tails(size=lambda u, s: (len(s), len(s)))),
@@ -200,10 +200,10 @@ TAILS = Exercise(
         Mistake("the thresholds fall, and a score that occurs twice is there twice; each must be there once, rising", tails(lambda u, s: s.sort(descending=True).values)),
         Mistake("a score that occurs twice in S is there twice; each threshold once", tails(lambda u, s: s.sort().values)),
         Mistake("the thresholds are in the order in which they came; sort them, each once: `unique` does both", tails(lambda u, s: s)),
-        Mistake("the shares run against the thresholds: they must fall while c rises", tails(order=lambda c, u, s: (c, u.flip(0), s.flip(0)))),
-        Mistake("P_U and P_S have changed places: the order is c, P_U, P_S", tails(order=lambda c, u, s: (c, s, u))),
-        Mistake("the thresholds come first: the order is c, P_U, P_S", tails(order=lambda c, u, s: (u, s, c))),
-        Mistake("the thresholds come first, then P_U: the order is c, P_U, P_S", tails(order=lambda c, u, s: (s, u, c))),
+        Mistake("the shares run against the thresholds: they must fall while h rises", tails(order=lambda h, u, s: (h, u.flip(0), s.flip(0)))),
+        Mistake("P_U and P_S have changed places: the order is h, P_U, P_S", tails(order=lambda h, u, s: (h, s, u))),
+        Mistake("the thresholds come first: the order is h, P_U, P_S", tails(order=lambda h, u, s: (u, s, h))),
+        Mistake("the thresholds come first, then P_U: the order is h, P_U, P_S", tails(order=lambda h, u, s: (s, u, h))),
         Mistake("U and S have changed places: the thresholds are scores of S", lambda u, s: prior.tail_masses(s, u)),
     ),
 )
