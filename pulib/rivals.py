@@ -146,7 +146,7 @@ def between(eps_u: NoiseModel, eps_n: NoiseModel, prior: float, classifier: Nois
         eps_b = s eps_U + (1 - s) eps_N,   s = (1 - c) / (1 - c r).
 
     Up to the true prior s is in [0, 1], so no error is blown up, as it is where eps_S is subtracted. Without a classifier r is taken
-    for 0, which is right at the high noise levels that decide what a drawing becomes. Beyond the true prior s is negative: a step
+    for 0, which is nearly right at high noise only, and keeps out too much at b between 0 and prior. Beyond the true prior s is negative: a step
     away from U, to the far side of eps_N. There is no target there, so s is cut at `least`, and c r at `ceiling`.
 
     Args:
@@ -179,17 +179,30 @@ def share_of_u(r: Tensor, c: Tensor, ceiling: float = 0.9, least: float = -0.5) 
 # ----------------------------------------------------------------------------------- one network for every prior
 
 VARIANTS = ("risk", "distilled")
-CONDITIONED = dict(batch_unlabeled=48, batch_sensitive=32, lr=1e-3, warmup=20, ema=0.99, min_snr=1.0, distort=0.2)  # for `Settings`
+# For `Settings`. In full precision on a GPU too: at high noise, priors differ by less than bfloat16 rounds.
+CONDITIONED = dict(batch_unlabeled=48, batch_sensitive=32, lr=1e-3, warmup=20, ema=0.99, min_snr=1.0, distort=0.2, precision="no")
 CLASSIFYING = dict(batch_unlabeled=96, batch_sensitive=48, lr=1e-3, warmup=50, ema=0.995, distort=0.6)
 
 
-def teacher_of(split: PUSplit, start: NoisePredictor, prior: float, seed: int = 0, steps: int = 200) -> Teacher:
-    """The `between` of a split: the model `start` of U, and its PU arm for `prior`, trained for `steps` steps."""
+def base_of(split: PUSplit, steps: int = 1200, seed: int = 0) -> NoisePredictor:
+    """A model of the U of a split that is more contaminated than the shipped base's: `load_base`, trained on that U for `steps` steps.
+
+    With seed 0 such splits have the same normal images, held-out ones included (see `load_pu`).
+    """
+    for record in fit(load_base(split.normal), split.unlabeled, unsupervised_risk, Settings(steps, **FINE_TUNING, seed=seed)):
+        pass
+    return record.model.cpu()
+
+
+def teacher_of(split: PUSplit, start: NoisePredictor, prior: float, seed: int = 0, steps: int = 250, classifier_steps: int = 800) -> Teacher:
+    """The `between` of a split: the model `start` of U, its PU arm for `prior`, and a classifier of noised images, trained for so many steps."""
     objective = arm("pu", split, prior).objective
     for record in fit(start, split.unlabeled, objective, Settings(steps, **FINE_TUNING, seed=seed), split.sensitive):
         pass
+    for classifier in noisy_classifier(split, prior, start.schedule, Settings(classifier_steps, **CLASSIFYING, seed=seed)):
+        pass
     eps_u = copy.deepcopy(start).to(device()).eval().requires_grad_(False)
-    return between(eps_u, record.model, prior)
+    return between(eps_u, record.model, prior, classifier)
 
 
 def for_every_prior(

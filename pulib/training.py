@@ -475,14 +475,18 @@ def load_base(normal: str = "even") -> NoisePredictor:
     return _load_shipped(f"weights/base_{check_normal(normal)}.safetensors")
 
 
-def load_conditioned(normal: str = "even") -> NoisePredictor:
+def load_conditioned(normal: str = "even", wide: bool = False) -> NoisePredictor:
     """The shipped prior-conditioned model, for every assumed prior in [0, 0.3], of the U of `load_pu(normal)`.
+
+    With `wide` that for every one in [0, 0.6], of the U of `load_pu("even", prior=0.3)`; there is none for "odd".
 
     Raises:
         DataError: the weights file is missing or corrupt.
-        ValueError: normal is neither "even" nor "odd".
+        ValueError: normal is neither "even" nor "odd", or not "even" where `wide` is set.
     """
-    return _load_shipped(f"weights/prior_{check_normal(normal)}.safetensors")
+    if wide and check_normal(normal) != "even":
+        raise ValueError(f"normal must be 'even' for the wide network, the only one that is shipped; got {normal!r}")
+    return _load_shipped(f"weights/prior_{check_normal(normal)}{'_wide' if wide else ''}.safetensors")
 
 
 def load_oracle(normal: str = "even") -> NoisePredictor:

@@ -296,11 +296,12 @@ def test_the_committed_network_follows_the_law_and_costs_no_quality():
     assert tracked[-1]["frechet"] <= 1.10 * alone["frechet"]
 
 
-@pytest.mark.parametrize("normal", ["even", "odd"])
-def test_the_shipped_networks_obey_their_prior(normal, judge):
+@pytest.mark.parametrize("normal, wide", [("even", False), ("odd", False), ("even", True)])
+def test_the_shipped_networks_obey_their_prior(normal, wide, judge):
     """Far more of 144 drawings are sensitive at b = 0 than at the true prior."""
-    it = Explorer(training.load_conditioned(normal), data.load_pu(normal), judge, n=144, rounds=0)
-    free, kept = (int(it.at(b).sensitive.sum()) for b in (0.0, 1 / 11))
+    split = data.load_pu(normal, prior=0.3 if wide else 1 / 11)
+    it = Explorer(training.load_conditioned(normal, wide), split, judge, n=144, rounds=0)
+    free, kept = (int(it.at(b).sensitive.sum()) for b in (0.0, split.prior))
     assert free >= 2 * kept + 3
 
 
@@ -320,6 +321,7 @@ BAD = {
     "priors of the wrong number": (lambda: risk.amortised_risk(torch.ones(3), torch.ones(3), torch.ones(2)), "prior_s must hold"),
     "another variant": (lambda: rivals.for_every_prior("guess", SPLIT, training.new_model(), 1), "variant must be"),
     "distilled without a teacher": (lambda: rivals.for_every_prior("distilled", SPLIT, training.new_model(), 1), "without one"),
+    "no wide network for odd digits": (lambda: training.load_conditioned("odd", wide=True), "normal must be 'even' for the wide network"),
     "no such digits": (lambda: training.load_conditioned("prime"), "normal must be 'even' or 'odd'"),
     "no calls": (lambda: Explorer(training.new_model(prior_max=0.3), SPLIT, None, calls=0), "calls must be a whole number >= 1; got 0"),
     "a teacher at prior 0": (lambda: rivals.between(None, None, 0.0), "prior must be in (0, 1)"),

@@ -1,11 +1,11 @@
 """Does one network follow the law NSR = (1 - prior) / (1 - b) at every assumed prior b? Two ways to train it, over seeds.
 
-    python tests/benchmarks/prior_tracking.py --json            # two hours on one core; goes on where it was stopped
+    python tests/benchmarks/prior_tracking.py --json            # five minutes of a GPU, or some hours of a core; goes on where it was stopped
     python tests/benchmarks/prior_tracking.py --json --smoke    # a minute; writes nothing into data/
 
 "risk" and "distilled" are networks for every prior (see `pulib.rivals`), trained from the base model for as many steps each; seed 0 of
-"distilled" is the shipped one. "pu" is the course's PU arm, a network trained
-for the true prior alone, for 200 steps. All are sampled from the same noise, as is the shipped oracle. Every run's images are kept in
+"distilled" is the shipped one. "wide" is the shipped one whose U has a true prior of 0.3. "pu" is a network trained for the true prior
+alone, as the teacher of "distilled" is. All are sampled from the same noise, as is the shipped oracle. Every run's images are kept in
 build/prior_tracking/; rows pool the seeds, are printed as one JSON object per line, and written to
 data/results/05_prior_tracking.json. "deviation" is NSR over the oracle's, minus the law (1 beyond the true prior).
 """
@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 
+import numpy as np
 import torch
 from kept import kept, to_bytes, to_images
 from pu_table import pool, ratio_to_oracle
@@ -22,52 +23,58 @@ from pulib import rivals
 from pulib.data import BUILD, DATA, PUSplit, load_pu, manifest, record_sha256, write_atomic
 from pulib.diffusion import sample
 from pulib.evaluation import ideal_nsr, load_judge, read, report, ruler
-from pulib.rivals import CONDITIONED, FINE_TUNING, SAMPLING, for_every_prior, teacher_of
-from pulib.training import Settings, fit, load_base, load_conditioned, load_oracle
+from pulib.rivals import CLASSIFYING, CONDITIONED, FINE_TUNING, SAMPLING, for_every_prior, teacher_of
+from pulib.training import Settings, device, fit, load_base, load_conditioned, load_oracle
 
 RESULTS = "results/05_prior_tracking.json"
 COMMAND = "python tests/benchmarks/prior_tracking.py --json"
-STEPS, SAMPLES_PER_SEED = 1000, 700
+STEPS, TEACHING, SAMPLES_PER_SEED = 1000, (250, 800), 2000  # of a network for every prior; of its teacher's PU arm and classifier
 TRACKED = (0.0, 0.02, 0.04, 0.06, 0.08, 1 / 11)
 BEYOND = (0.13, 0.18, 0.3)
-PRIORS = {"pu": (1 / 11,), "risk": TRACKED + BEYOND, "distilled": TRACKED + BEYOND, "oracle": (0.0,)}
-ONE_SEED = ("risk",)  # far off, so that one run tells
+PRIORS = {"oracle": (0.0,), "pu": (1 / 11,), "distilled": TRACKED + BEYOND, "risk": TRACKED + BEYOND, "wide": (0.0, 0.1, 0.2, 0.3, 0.45, 0.6)}
+ONE_SEED = ("risk", "wide")  # the first is far off, so that one run tells; of the second only the shipped weights are measured
+
+
+def is_shipped(arm: str, seed: int, steps: int) -> bool:
+    return arm in ("oracle", "wide") or (arm == "distilled" and seed == 0 and steps == STEPS)
 
 
 def model_of(arm: str, split: PUSplit, seed: int, steps: int):
-    """A trained arm: a function from the assumed prior to a noise model."""
-    if arm == "oracle":
-        return lambda b: load_oracle(split.normal)
-    if arm == "distilled" and seed == 0 and steps == STEPS:
-        return load_conditioned(split.normal).at
-    start = load_base(split.normal)
+    """An arm, shipped or trained: a function from the assumed prior to a noise model."""
+    if is_shipped(arm, seed, steps):
+        model = load_oracle(split.normal) if arm == "oracle" else load_conditioned(split.normal, arm == "wide")
+        model = model.to(device())
+        return (lambda b: model) if arm == "oracle" else model.at
+    start, teaching = load_base(split.normal), [min(steps, most) for most in TEACHING]
     if arm == "pu":
         task = rivals.arm("pu", split)
-        run = fit(start, task.unlabeled, task.objective, Settings(min(steps, 200), **FINE_TUNING, seed=seed), task.sensitive)
+        run = fit(start, task.unlabeled, task.objective, Settings(teaching[0], **FINE_TUNING, seed=seed), task.sensitive)
     else:
-        teacher = teacher_of(split, start, split.prior, seed, min(steps, 200)) if arm == "distilled" else None
+        teacher = teacher_of(split, start, split.prior, seed, *teaching) if arm == "distilled" else None
         run = for_every_prior(arm, split, start, steps, seed=seed, teacher=teacher)
     for record in run:
         pass
     return (lambda b: record.model) if arm == "pu" else record.model.at
 
 
-def images_of(arm: str, split: PUSplit, seed: int, priors: tuple[float, ...], n: int, steps: int, folder) -> list[torch.Tensor]:
-    """Samples [n, 1, 28, 28] of one run at each prior; kept in `folder`."""
-    files = [f"base_{split.normal}", f"oracle_{split.normal}"]
-    files += [f"prior_{split.normal}"] if arm == "distilled" and seed == 0 and steps == STEPS else []
-    weights = [manifest()[f"weights/{file}.safetensors"]["sha256"] for file in files]
-    steps = {"oracle": 0, "pu": min(steps, 200)}.get(arm, steps)
+def images_of(arm: str, split: PUSplit, seed: int, priors: tuple[float, ...], n: int, steps: int, folder) -> list[dict]:
+    """The n images of one run at each prior, and the device that drew them; kept in `folder`."""
+    shipped = is_shipped(arm, seed, steps)
+    start = {"oracle": "oracle_even", "wide": "prior_even_wide"}.get(arm, "prior_even" if shipped else "base_even")
+    made_of = manifest()[f"weights/{start}.safetensors"]["sha256"]
+    training = None if shipped else [CONDITIONED, CLASSIFYING, FINE_TUNING, TEACHING, steps]
+    key = hashlib.sha256(json.dumps([made_of, training, SAMPLING, n], sort_keys=True).encode()).hexdigest()[:12]
     model, out = None, []
     for b in priors:
-        key = hashlib.sha256(json.dumps([CONDITIONED, SAMPLING, n, steps, weights], sort_keys=True).encode()).hexdigest()[:12]
 
         def make(b: float = b) -> dict:
             nonlocal model
             model = model or model_of(arm, split, seed, steps)
-            return {"images": to_bytes(sample(model(b), n, model(b).schedule, **SAMPLING, seed=1000 + seed))}
+            gpu = torch.cuda.is_available()
+            images = sample(model(b), n, model(b).schedule, **SAMPLING, seed=1000 + seed, batch=n if gpu else 250)
+            return {"images": to_bytes(images), "device": np.array(torch.cuda.get_device_name() if gpu else "CPU")}
 
-        out.append(to_images(kept(folder / f"{split.normal}_{arm}_{seed}_{b:.4f}_{key}.npz", make)["images"]))
+        out.append(kept(folder / f"{arm}_{seed}_{b:.4f}_{key}.npz", make))
     return out
 
 
@@ -84,14 +91,15 @@ def main() -> None:
 
     n, steps, seeds = (20, 3, [0]) if args.smoke else (SAMPLES_PER_SEED, STEPS, args.seeds)
     folder = BUILD / ("prior_tracking_smoke" if args.smoke else "prior_tracking")
-    split, judge, rows, oracle = load_pu("even"), load_judge(), [], None
+    judge, rows, oracle = load_judge(), [], None
     for arm in sorted(args.arms, key=lambda name: name != "oracle"):  # the oracle first, as the others are compared with it
         priors = PRIORS[arm][:2] if args.smoke else PRIORS[arm]
+        split = load_pu("even", prior=0.3 if arm == "wide" else 1 / 11)
         runs = [images_of(arm, split, seed, priors, n, steps, folder) for seed in (seeds[:1] if arm in ONE_SEED else seeds)]
         if args.only_draw:
             continue
-        for b, images in zip(priors, zip(*runs)):
-            seen = [read(judge, each) for each in images]
+        for b, drawn in zip(priors, zip(*runs)):
+            seen = [read(judge, to_images(each["images"])) for each in drawn]
             pooled = pool(seen)
             row = report(pooled, split, judge).row("even", arm, len(runs))
             oracle = oracle or (row["nsr"], pooled)
@@ -100,10 +108,11 @@ def main() -> None:
             row["nsr_by_seed"] = [round(report(each, split, judge).nsr, 4) for each in seen]
             row["digits_read"] = torch.bincount(pooled.digits, minlength=10).tolist()
             row["frechet_ratio"] = ratio_to_oracle(pooled.features, oracle[1].features, ruler(judge, split).reference)
+            row["drawn_on"] = ", ".join(sorted({str(each["device"]) for each in drawn}))
             rows.append(row)
             print(json.dumps(row) if args.json else row, flush=True)
     if not args.smoke and not args.only_draw and set(args.arms) == set(PRIORS):
-        content = {"command": COMMAND, "steps": STEPS, "settings": CONDITIONED, "sampling": SAMPLING, "rows": rows}
+        content = {"command": COMMAND, "steps": STEPS, "teacher_steps": TEACHING, "settings": CONDITIONED, "sampling": SAMPLING, "rows": rows}
         write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
         record_sha256(RESULTS, command=COMMAND)
 
