@@ -530,7 +530,7 @@ def explorer(
     at, (nsr, low, high) = list(measured), zip(*measured.values())
     axis.errorbar(at, nsr, [np.subtract(nsr, low), np.subtract(high, nsr)], fmt="o", color=NORMAL, markersize=4, linewidth=1, label="drawn so far")
     axis.axvline(prior, color=ACCENT, linewidth=2, zorder=0)
-    axis.legend(frameon=False, loc="lower right", fontsize=9)
+    axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.07), fontsize=9)
     return _quick(figure, alt)
 
 
@@ -543,7 +543,7 @@ def prior_curves(curves: dict[str, Sequence[tuple[float, float, float, float]]],
         b, rate, low, high = np.array(rows).T
         axis.errorbar(b + shift, rate, [rate - low, high - rate], color=colour, marker=marker, markersize=4, linewidth=1.2, linestyle=dash, label=name)
     axis.set(ylabel=y_label, ylim=(0.88, 1.02))
-    axis.legend(frameon=False, loc="lower right", fontsize=9)
+    axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.07), fontsize=9)
     return render(figure, alt)
 
 
