@@ -52,12 +52,14 @@ class Explorer:
         seed: of the noise.
 
     Raises:
-        ValueError: a count that is not a whole number >= 1 (rounds: >= 0).
+        ValueError: a model that takes no prior, or a count that is not a whole number >= 1 (rounds: >= 0).
     """
 
     def __init__(
         self, model: NoisePredictor, split: PUSplit, judge: Judge, n: int = 16, calls: int = 10, rounds: int = 5, batch: int = 48, seed: int = 0
     ) -> None:
+        if getattr(model.network, "config", {}).get("prior_max") is None:
+            raise ValueError("model must be conditioned on the prior, as `load_conditioned` is; this one's network has no prior_max")
         self.model, self.split, self.judge = model.eval(), split, judge
         self.n, self.calls = check_count(n, "n"), check_count(calls, "calls")
         self.rounds, self.batch, self.seed = check_count(rounds, "rounds", 0), check_count(batch, "batch"), check_count(seed, "seed", 0)

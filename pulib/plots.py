@@ -518,7 +518,7 @@ class Table:
 
 
 def explorer(
-    images: Tensor, framed: Tensor, measured: dict[float, tuple[float, float, float]], prior: float, true_prior: float, alt: str, largest: float = 0.3
+    images: Tensor, framed: Tensor, measured: dict[float, tuple[float, float, float]], prior: float, true_prior: float, alt: str, largest: float
 ) -> Picture:
     """Drawings [n, 1, h, w] in a square grid beside the NSR at each assumed prior, {prior: (nsr, low, high)}, and the ideal curve.
 
@@ -534,15 +534,15 @@ def explorer(
     return _quick(figure, alt)
 
 
-def prior_curves(curves: dict[str, Sequence[tuple[float, float, float, float]]], true_prior: float, y_label: str, alt: str, largest: float = 0.31) -> Picture:
+def prior_curves(curves: dict[str, Sequence[tuple[float, float, float, float]]], true_prior: float, y_label: str, alt: str) -> Picture:
     """Rates with intervals over the assumed prior, {name: [(b, rate, low, high), …]}, beside the law; beyond the true prior is shaded."""
     figure, axes = new_figure(7.2, 3.8)
     axis = axes[0, 0]
-    draw_ideal_nsr(axis, true_prior, largest)
+    draw_ideal_nsr(axis, true_prior, max(row[0] for rows in curves.values() for row in rows))
     for (name, rows), colour, marker, dash, shift in zip(curves.items(), [SENSITIVE, NORMAL, ACCENT], "^os", ["-.", "-", ":"], (-0.001, 0.001, 0.0)):
         b, rate, low, high = np.array(rows).T
         axis.errorbar(b + shift, rate, [rate - low, high - rate], color=colour, marker=marker, markersize=4, linewidth=1.2, linestyle=dash, label=name)
-    axis.set(ylabel=y_label, ylim=(0.88, 1.02))
+    axis.set(ylabel=y_label, ylim=(0.97 - true_prior, 1.02))
     axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.07), fontsize=9)
     return render(figure, alt)
 

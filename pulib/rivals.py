@@ -137,7 +137,7 @@ def noisy_classifier(split: PUSplit, prior: float, schedule: Schedule, settings:
         yield averaged
 
 
-def between(eps_u: NoiseModel, eps_n: NoiseModel, prior: float, classifier: NoiseModel | None = None, ceiling: float = 0.9, least: float = -0.5) -> Teacher:
+def between(eps_u: NoiseModel, eps_n: NoiseModel, prior: float, classifier: NoiseModel, ceiling: float = 0.9, least: float = -0.5) -> Teacher:
     """The noise of p_U - b p_S for any assumed prior b, from a model of U and one of its normal part.
 
     Where eps_N is the best prediction at b = prior, that at b is eps_b = (eps_U - c r eps_S) / (1 - c r) with c = b / prior and
@@ -145,8 +145,7 @@ def between(eps_u: NoiseModel, eps_n: NoiseModel, prior: float, classifier: Nois
 
         eps_b = s eps_U + (1 - s) eps_N,   s = (1 - c) / (1 - c r).
 
-    Up to the true prior s is in [0, 1], so no error is blown up, as it is where eps_S is subtracted. Without a classifier r is taken
-    for 0, which is nearly right at high noise only, and keeps out too much at b between 0 and prior. Beyond the true prior s is negative: a step
+    Up to the true prior s is in [0, 1], so no error is blown up, as it is where eps_S is subtracted.  Beyond the true prior s is negative: a step
     away from U, to the far side of eps_N. There is no target there, so s is cut at `least`, and c r at `ceiling`.
 
     Args:
@@ -164,8 +163,7 @@ def between(eps_u: NoiseModel, eps_n: NoiseModel, prior: float, classifier: Nois
     check_prior(ceiling, "ceiling")
 
     def eps_b(xt: Tensor, t: Tensor, b: Tensor) -> Tensor:
-        r = torch.zeros_like(b) if classifier is None else classifier(xt, t).sigmoid()
-        share = share_of_u(r, b / prior, ceiling, least).view(-1, *[1] * (xt.ndim - 1))
+        share = share_of_u(classifier(xt, t).sigmoid(), b / prior, ceiling, least).view(-1, *[1] * (xt.ndim - 1))
         return share * eps_u(xt, t) + (1 - share) * eps_n(xt, t)
 
     return eps_b
@@ -179,23 +177,35 @@ def share_of_u(r: Tensor, c: Tensor, ceiling: float = 0.9, least: float = -0.5) 
 # ----------------------------------------------------------------------------------- one network for every prior
 
 VARIANTS = ("risk", "distilled")
+STEPS, TEACHING = 1000, (250, 800)  # of the shipped networks; of their teacher's PU arm and classifier
 # For `Settings`. In full precision on a GPU too: at high noise, priors differ by less than bfloat16 rounds.
 CONDITIONED = dict(batch_unlabeled=48, batch_sensitive=32, lr=1e-3, warmup=20, ema=0.99, min_snr=1.0, distort=0.2, precision="no")
 CLASSIFYING = dict(batch_unlabeled=96, batch_sensitive=48, lr=1e-3, warmup=50, ema=0.995, distort=0.6)
 
 
-def base_of(split: PUSplit, steps: int = 1200, seed: int = 0) -> NoisePredictor:
-    """A model of the U of a split that is more contaminated than the shipped base's: `load_base`, trained on that U for `steps` steps.
+def base_of(split: PUSplit) -> NoisePredictor:
+    """A model of the U of a split that is more contaminated than the shipped base's: `load_base`, trained on that U for 1,200 steps.
 
-    With seed 0 such splits have the same normal images, held-out ones included (see `load_pu`).
+    Raises:
+        ValueError: the split's seed is not 0, or its prior is below 1/11: only from there on has it all of the base's U (see `load_pu`).
     """
-    for record in fit(load_base(split.normal), split.unlabeled, unsupervised_risk, Settings(steps, **FINE_TUNING, seed=seed)):
+    if split.seed != 0 or split.prior < 0.0909:
+        raise ValueError(f"split must be of seed 0 and a prior of 1/11 or more; got seed {split.seed} and prior {split.prior:.4g}")
+    for record in fit(load_base(split.normal), split.unlabeled, unsupervised_risk, Settings(1200, **FINE_TUNING)):
         pass
     return record.model.cpu()
 
 
-def teacher_of(split: PUSplit, start: NoisePredictor, prior: float, seed: int = 0, steps: int = 250, classifier_steps: int = 800) -> Teacher:
-    """The `between` of a split: the model `start` of U, its PU arm for `prior`, and a classifier of noised images, trained for so many steps."""
+def teacher_of(
+    split: PUSplit, start: NoisePredictor, prior: float, seed: int = 0, steps: int = TEACHING[0], classifier_steps: int = TEACHING[1]
+) -> Teacher:
+    """The `between` of a split: the model `start` of U, its PU arm for `prior`, and a classifier of noised images, trained for so many steps.
+
+    Raises:
+        ValueError: prior outside (0, 1).
+    """
+    if check_prior(prior) == 0:
+        raise ValueError("prior must be in (0, 1): at 0 there is nothing to keep out")
     objective = arm("pu", split, prior).objective
     for record in fit(start, split.unlabeled, objective, Settings(steps, **FINE_TUNING, seed=seed), split.sensitive):
         pass

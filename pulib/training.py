@@ -124,8 +124,8 @@ def fit(
     (the same object every time, on the accelerator's device; a copy to keep is `copy.deepcopy`).
 
     With `settings.prior_max` every image has an assumed prior of its own, which the network is told, and the objective gets those
-    of S as a third argument, as `risk.amortised_risk` does: one network for every prior. With a `teacher` the loss is the squared
-    distance to what the teacher predicts at x_t, not to the noise (distillation).
+    of S as a third argument, as `risk.amortised_risk` does: one network for every prior. With a `teacher` the loss is
+    `imitation_loss`, the distance to what the teacher predicts at x_t (distillation).
 
     Args:
         model: start weights.

@@ -97,7 +97,7 @@ def test_parameters_are_declared_with_type_and_help(path):
     declared = papermill.inspect_notebook(path)
     assert declared and all(p["inferred_type_name"] != "None" and p["help"] for p in declared.values())
     assert CHANGED[path.stem].keys() <= declared.keys()
-    assert REDUCED.get(path.stem, {}).keys() <= declared.keys()
+    assert REDUCED.get(path.stem, {}).keys() <= declared.keys() and REDUCED.keys() <= {other.stem for other in ALL}
     assert sum("parameters" in tags(cell) for cell in code_cells(path)) == 1
 
 

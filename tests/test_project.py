@@ -131,7 +131,9 @@ def test_benchmark_of_tracking_runs_on_a_small_scale(tmp_path, monkeypatch):
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     rows = [json.loads(line) for line in run.stdout.splitlines()]
-    assert [(row["arm"], row["assumed"]) for row in rows] == [("oracle", 0), ("pu", 0.09091), ("risk", 0), ("risk", 0.02), ("distilled", 0), ("distilled", 0.02)]
+    assert [(row["arm"], row["assumed"]) for row in rows] == [
+        ("oracle", 0), ("pu", 0.09091), ("distilled", 0), ("distilled", 0.02), ("risk", 0), ("risk", 0.02), ("wide", 0), ("wide", 0.1)
+    ]  # fmt: skip
 
 
 def test_benchmark_of_the_slider_runs_on_a_small_scale():

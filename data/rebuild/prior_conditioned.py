@@ -4,8 +4,8 @@
     python data/rebuild/prior_conditioned.py odd
     python data/rebuild/prior_conditioned.py even --wide   # prior_even_wide.safetensors: a true prior of 0.3, b in [0, 0.6]
 
-It distils two networks, the base model and its PU arm, into one, which starts from the base model (see `pulib.rivals`); with --wide the
-base model is first trained on the more contaminated U. A run takes two minutes of a GPU, or half an hour of one core. The metrics,
+It distils the base model and its PU arm, mixed by a classifier of noised images, into one network that starts from the base model (see
+`pulib.rivals`); with --wide the base model is first trained on the more contaminated U. A run takes two minutes of a GPU, or half an hour of one core. The metrics,
 of 2,000 samples at the true prior, go into data/manifest.json. With --measure the weights stay as they are and are only measured again.
 """
 
@@ -17,10 +17,8 @@ import torch
 from pulib.data import DATA, load_pu, record_sha256
 from pulib.diffusion import sample
 from pulib.evaluation import evaluate, load_judge
-from pulib.rivals import SAMPLING, base_of, for_every_prior, teacher_of
+from pulib.rivals import SAMPLING, STEPS, base_of, for_every_prior, teacher_of
 from pulib.training import device, load_base, load_conditioned, save_weights
-
-STEPS = 1000
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("normal", choices=["even", "odd"])
@@ -29,6 +27,8 @@ parser.add_argument("--measure", action="store_true", help="only measure the wei
 parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
+if args.wide and args.normal != "even":
+    parser.error(f"--wide is for even digits only; got {args.normal}")
 
 split = load_pu(args.normal, prior=0.3 if args.wide else 1 / 11)
 prior_max = 0.6 if args.wide else 0.3
