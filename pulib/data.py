@@ -78,7 +78,7 @@ def read_verified(name: str) -> bytes:
         raise DataError(f"{path} is missing; `git checkout -- data` restores it")
     expected = manifest().get(name, {}).get("sha256")
     if expected is None:
-        known = ", ".join(sorted(Path(listed).name for listed in manifest()))
+        known = ", ".join(sorted(Path(listed).name for listed in manifest() if Path(listed).parent == Path(name).parent))
         raise DataError(f"{name} is not listed in {DATA / 'manifest.json'}; allowed: {known}")
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
