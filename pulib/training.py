@@ -57,8 +57,11 @@ class Settings:
             in the hundreds).
         stratified: stratified timesteps instead of independent ones.
         min_snr: gamma of `min_snr_density` for the noise levels; None draws them uniformly, as the paper does.
-        cap: losses on S count up to `cap` times what the start model's are on U at the same level (see `loss_levels`);
-            None counts them in full, as the paper does.
+        cap: losses on S count up to `cap` times the level of those on U at the same t; None counts them in full, as the paper does.
+        cap_level: that level: "start" takes the start model's (see `loss_levels`), which suits fine-tuning; "running" a moving
+            average of this run's (see `RunningLevels`), which training from scratch needs.
+        budget: of the gradient through S: at most this share of the norm of the gradient through U, as SISS has it (Alberti et al.
+            2025, arXiv 2503.01034); None leaves it as it is. Costs a second backward pass.
         distort: strength of `distort` for every batch of U and S; 0 leaves the images as they are.
         prior_max: train a prior-conditioned network: every image gets an assumed prior of its own, up to this (see `draw_priors`);
             None for a network that knows of none.
@@ -77,6 +80,8 @@ class Settings:
     stratified: bool = True
     min_snr: float | None = None
     cap: float | None = None
+    cap_level: str = "start"
+    budget: float | None = None
     distort: float = 0.0
     prior_max: float | None = None
     seed: int = 0
@@ -87,13 +92,15 @@ class Settings:
         checked = {name: check_count(getattr(self, name), name) for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every")}
         checked |= {name: check_count(getattr(self, name), name, low=0) for name in ("warmup", "seed")}
         checked |= {name: check_positive(getattr(self, name), name) for name in ("lr", "clip_norm")}
-        checked |= {name: check_positive(getattr(self, name), name) for name in ("min_snr", "cap", "prior_max") if getattr(self, name) is not None}
+        checked |= {name: check_positive(getattr(self, name), name) for name in ("min_snr", "cap", "budget", "prior_max") if getattr(self, name) is not None}
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # plain numbers, which a checkpoint can hold
         if not isinstance(self.distort, (int, float)) or not 0 <= self.distort <= 2:
             raise ValueError(f"distort must be in [0, 2]; got {self.distort!r}")
         if not isinstance(self.ema, (int, float)) or not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1); got {self.ema!r}")
+        if self.cap_level not in ("start", "running"):
+            raise ValueError(f"cap_level must be 'start' or 'running'; got {self.cap_level!r}")
         if self.precision not in ("auto", "no", "bf16", "fp16"):
             raise ValueError(f"precision must be 'auto', 'no', 'bf16' or 'fp16'; got {self.precision!r}")
 
@@ -117,6 +124,7 @@ def fit(
     sensitive: Tensor | None = None,
     checkpoint: Path | str | None = None,
     teacher: Teacher | None = None,
+    weights: tuple[Tensor, Tensor | None] | None = None,
 ) -> Iterator[StepRecord]:
     """Train on E[objective(l of U images, l of S images)] and yield a `StepRecord` after each step.
 
@@ -135,13 +143,16 @@ def fit(
         checkpoint: a file; written every `settings.checkpoint_every` steps and at the end, and resumed from
             when it exists.
         teacher: eps(x_t, t, prior) to imitate; must be on the model's device.
+        weights: of each image of U, [n], and of S, [m] (or None): its losses count that many times.
 
     Raises:
-        ValueError: images that are not a float tensor, an empty set, or images of U and S that differ in shape.
+        ValueError: images that are not a float tensor, an empty set, images of U and S that differ in shape, or weights that are
+            not one number >= 0 for each image.
         CheckpointError: the file is corrupt, or belongs to another network or other settings.
         FloatingPointError: the risk is not finite.
     """
     _check_images(unlabeled, sensitive)
+    weights = _check_weights(weights, unlabeled, sensitive)
     if teacher is not None and settings.prior_max is None:
         raise ValueError("settings.prior_max must be set where a teacher is given; got None")
     accelerator = _accelerator(settings.precision)
@@ -152,11 +163,11 @@ def fit(
     if not any(p.requires_grad for p in trained.parameters()):
         trained.requires_grad_(True)  # the average that an earlier run yielded is frozen
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.lr)
-    start = 0
+    start, running = 0, RunningLevels(len(model.schedule))
     if checkpoint is not None:
-        task = _task(model, unlabeled, sensitive, objective, settings)
+        task = _task(model, unlabeled, sensitive, objective, settings, weights)
         if Path(checkpoint).exists():
-            start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler)
+            start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler, running)
     if start == settings.steps:  # nothing left to do: hand over the finished model
         yield StepRecord(start, *[float("nan")] * 3, averaged)
         return
@@ -165,25 +176,32 @@ def fit(
     unlabeled = unlabeled.to(device, torch.float32)
     sensitive = None if sensitive is None else sensitive.to(device, torch.float32)
     density = torch.ones(len(model.schedule)) if settings.min_snr is None else min_snr_density(model.schedule, settings.min_snr)
-    limits = None if settings.cap is None or sensitive is None else settings.cap * loss_levels(_plain(copy.deepcopy(model).to(device)), unlabeled)
+    levels = None
+    if settings.cap is not None and sensitive is not None:
+        running.to(device)
+        levels = running if settings.cap_level == "running" else loss_levels(_plain(copy.deepcopy(model).to(device)), unlabeled).__getitem__
 
     for step in range(start, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        loss_u, loss_s, *priors = _losses(trained, model.schedule, density, limits, unlabeled, sensitive, settings, step, teacher)
+        loss_u, loss_s, *priors = _losses(trained, model.schedule, density, levels, unlabeled, sensitive, settings, step, teacher)
+        loss_u, loss_s = _weighted(loss_u, loss_s, weights, settings, step)
         risk = objective(loss_u, loss_s, *priors)
         if not torch.isfinite(risk):
             raise FloatingPointError(
                 f"the risk is {risk.item()} at step {step + 1}; lower lr (now {settings.lr}), or check the images for nan"
             )
         optimizer.zero_grad()
-        accelerator.backward(risk)
+        if settings.budget is None or sensitive is None:
+            accelerator.backward(risk)
+        else:
+            _backward_within_budget(accelerator, risk, loss_u, loss_s, list(trained.parameters()), settings.budget)
         accelerator.clip_grad_norm_(trained.parameters(), settings.clip_norm)
         optimizer.step()
         average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
         done = step + 1
         if checkpoint is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
-            save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler)
+            save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler, running)
         mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
         yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
 
@@ -228,10 +246,63 @@ def loss_levels(model: NoisePredictor, images: Tensor, n_levels: int = 25, n_ima
     return torch.from_numpy(np.interp(np.arange(T), levels.numpy(), means.cpu().numpy())).float().to(images.device)
 
 
+class RunningLevels:
+    """The level of the losses on U at each t, as a moving average over steps of each of `n_bins` equal parts of 0 … T-1.
+
+    Called with t int64 [n] it gives the level there, [n]: infinite where no loss was seen yet.
+    """
+
+    def __init__(self, T: int, n_bins: int = 25, decay: float = 0.95) -> None:
+        self.T, self.decay, self.means = T, decay, torch.full((n_bins,), torch.inf)
+
+    def to(self, device: torch.device) -> None:
+        """Move the averages to a device."""
+        self.means = self.means.to(device)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.means[t * len(self.means) // self.T]
+
+    def update(self, t: Tensor, loss: Tensor) -> None:
+        """Take in losses [n] at t int64 [n]."""
+        bins, n = t * len(self.means) // self.T, len(self.means)
+        count = torch.zeros(n, device=loss.device).index_add(0, bins, torch.ones_like(loss))
+        mean = torch.zeros(n, device=loss.device).index_add(0, bins, loss.detach()) / count
+        moved = torch.where(self.means.isinf(), mean, self.decay * self.means + (1 - self.decay) * mean)
+        self.means = torch.where(count > 0, moved, self.means)
+
+
+def _backward_within_budget(accelerator: Accelerator, risk: Tensor, loss_u: Tensor, loss_s: Tensor, parameters: list, budget: float) -> None:
+    """The gradient of a risk, with the part that comes through the losses on S cut to `budget` times the norm of that through U."""
+    slope_u, slope_s = torch.autograd.grad(risk, (loss_u, loss_s), allow_unused=True)
+    slope_s = torch.zeros_like(loss_s) if slope_s is None else slope_s
+    accelerator.backward((slope_s * loss_s).sum(), retain_graph=True)
+    grads_s = [None if p.grad is None else p.grad.clone() for p in parameters]
+    for p in parameters:
+        p.grad = None
+    accelerator.backward((slope_u * loss_u).sum())
+    norm_u, norm_s = (torch.stack([g.norm() for g in grads if g is not None]).norm() for grads in ([p.grad for p in parameters], grads_s))
+    share = (budget * norm_u / norm_s.clamp(min=1e-12)).clamp(max=1.0)
+    for p, g in zip(parameters, grads_s):
+        if p.grad is not None and g is not None:
+            p.grad += share * g
+
+
+def _weighted(loss_u: Tensor, loss_s: Tensor, weights, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
+    """The losses of a batch, each times the weight of its image."""
+    if weights is None:
+        return loss_u, loss_s
+    weight_u, weight_s = weights
+    rows_u = batch_rows(len(weight_u), len(loss_u), step, seed=settings.seed * 2)
+    loss_u = loss_u * weight_u[rows_u].to(loss_u.device)
+    if weight_s is not None and len(loss_s):
+        loss_s = loss_s * weight_s[batch_rows(len(weight_s), len(loss_s), step, seed=settings.seed * 2 + 1)].to(loss_s.device)
+    return loss_u, loss_s
+
+
 def _losses(
-    model, schedule, density: Tensor, limits: Tensor | None, unlabeled, sensitive, settings: Settings, step: int, teacher: Teacher | None
+    model, schedule, density: Tensor, levels: Callable[[Tensor], Tensor] | None, unlabeled, sensitive, settings: Settings, step: int, teacher: Teacher | None
 ) -> tuple[Tensor, ...]:
-    """Per-image losses of this step's batch of U and of S (up to their limits), from one call of the network; and the priors of S if drawn."""
+    """Per-image losses of this step's batch of U and of S (up to their cap), from one call of the network; and the priors of S if drawn."""
     n = settings.batch_unlabeled
     parts = [draw_batch(unlabeled, n, settings, step, 0, density)]
     if sensitive is not None:
@@ -242,7 +313,9 @@ def _losses(
         losses = denoising_loss(at, x0, t, noise, schedule)
     else:
         losses = imitation_loss(at, lambda xt, t: teacher(xt, t, prior), x0, t, noise, schedule)
-    loss_s = losses[n:] if limits is None else torch.minimum(losses[n:], limits[t[n:]])
+    if isinstance(levels, RunningLevels):
+        levels.update(t[:n], losses[:n])
+    loss_s = losses[n:] if levels is None else torch.minimum(losses[n:], settings.cap * levels(t[n:]))
     return losses[:n], loss_s, *([prior[n:]] if settings.prior_max is not None else [])
 
 
@@ -323,6 +396,21 @@ def average(averaged: nn.Module, trained: nn.Module, decay: float) -> nn.Module:
     return averaged
 
 
+def _check_weights(weights, unlabeled: Tensor, sensitive: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+    """The weights as float tensors on the CPU, checked against the images."""
+    if weights is None:
+        return None
+    checked = []
+    for name, weight, images in zip(("unlabeled", "sensitive"), weights, (unlabeled, sensitive), strict=True):
+        if weight is not None and (images is None or weight.shape != images.shape[:1] or not torch.isfinite(weight).all() or (weight < 0).any()):
+            n = 0 if images is None else len(images)
+            raise ValueError(f"weights of {name} must be one finite number >= 0 for each of the {n} images; got {list(weight.shape)}")
+        checked.append(None if weight is None else weight.detach().float().cpu())
+    if checked[0] is None:
+        raise ValueError("weights of unlabeled must be given; use weights=None for none at all")
+    return tuple(checked)
+
+
 def _check_images(unlabeled: Tensor, sensitive: Tensor | None) -> None:
     for name, images in (("unlabeled", unlabeled), ("sensitive", sensitive)):
         if images is not None and not (isinstance(images, Tensor) and images.is_floating_point()):
@@ -363,18 +451,19 @@ class CheckpointError(DataError):
     """A checkpoint or weights file is corrupt, or belongs to another network or other settings."""
 
 
-def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, step: int, scaler=None) -> None:
-    """Write weights, their average, the optimiser's state and the step to one safetensors file, atomically."""
+def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, step: int, scaler=None, levels=None) -> None:
+    """Write weights, their average, the optimiser's state, the running levels and the step to one safetensors file, atomically."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in averaged.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    tensors |= {} if levels is None else {"levels": levels.means}
     facts = {"step": step, "settings": asdict(settings), "scaler": scaler.state_dict() if scaler else None, **task}
     _write(Path(path), tensors, facts)
 
 
-def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, scaler=None) -> int:
-    """Fill `model`, `averaged` and `optimizer` from a checkpoint and return the step it was written after.
+def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, scaler=None, levels=None) -> int:
+    """Fill `model`, `averaged`, `optimizer` and the running `levels` from a checkpoint and return the step it was written after.
 
     Raises:
         CheckpointError: see the class.
@@ -382,7 +471,7 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     tensors, facts = read_tensors(Path(path).read_bytes(), path)
     if "settings" not in facts:
         raise CheckpointError(f"{path} holds weights, not a training checkpoint")
-    ours, theirs = asdict(settings), facts["settings"]
+    ours, theirs = asdict(settings), {"cap_level": "start", "budget": None} | facts["settings"]  # older files know of neither
     differing = [k for k in ours if k != "checkpoint_every" and ours[k] != theirs.get(k)]
     if differing:
         shown = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in differing)
@@ -397,15 +486,18 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
         index, name = key.split(".")
         state["state"].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(state)
+    if levels is not None and "levels" in tensors:
+        levels.means = tensors["levels"]
     if scaler and facts["scaler"]:
         scaler.load_state_dict(facts["scaler"])
     return facts["step"]
 
 
-def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective, settings: Settings) -> dict:
-    """What a run is about and no weight tells: how the output is read, the data, the objective by two of its values, and the
-    start model where a cap takes its limits from it."""
+def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, objective: Objective, settings: Settings, weights=None) -> dict:
+    """What a run is about and no weight tells: how the output is read, the data and their weights, the objective by two of its
+    values, and the start model where a cap takes its limits from it."""
     images = {"u": unlabeled.detach().cpu()} | ({} if sensitive is None else {"s": sensitive.detach().cpu()})
+    images |= {f"weights {i}": weight for i, weight in enumerate(weights or ()) if weight is not None}
     probes = [  # the difference of the PU risk is positive at the first and negative at the second
         (torch.linspace(9, 50, 8), torch.linspace(2, 40, 8)),
         (torch.full((8,), 0.5), torch.full((8,), 90.0)),
@@ -420,7 +512,7 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
         ],
         "data (digest)": _digest(images)[:12],
         "objective (two values)": [round(value, 4) for value in values],
-    } | ({"start (digest)": _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]} if settings.cap is not None else {})
+    } | ({"start (digest)": _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]} if settings.cap is not None and settings.cap_level == "start" else {})
 
 
 def new_model(

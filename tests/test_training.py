@@ -439,3 +439,100 @@ def test_a_capped_run_resumes_bit_for_bit_from_its_own_start_only(tmp_path):
         list(fit(new_model((8, 8), seed=9), UNLABELED, pu, settings, SENSITIVE, path))
     *_, resumed = fit(new_model((8, 8)), UNLABELED, pu, settings, SENSITIVE, path)
     assert_same(weights(resumed.model), weights(whole.model))
+
+
+# --------------------------------------------------------------------------- running levels, weights, budget
+
+
+def test_running_levels_average_the_losses_of_each_bin():
+    levels = training.RunningLevels(T=100, n_bins=4, decay=0.5)
+    t = torch.tensor([0, 24, 25, 99])
+    assert levels(t).isinf().all()
+    levels.update(t, torch.tensor([1.0, 3.0, 5.0, 7.0]))
+    assert levels(t).tolist() == [2, 2, 5, 7] and levels(torch.tensor([60])).isinf()
+    levels.update(torch.tensor([10]), torch.tensor([6.0]))
+    assert levels(t).tolist() == [4, 4, 5, 7]
+
+
+def test_a_run_under_a_running_cap_resumes_bit_for_bit(tmp_path):
+    path, settings = tmp_path / "run.checkpoint", short(6, cap=1.02, cap_level="running")
+    *_, whole = fit(new_model((8, 8)), UNLABELED, pu, settings, SENSITIVE)
+    for _ in itertools.islice(fit(new_model((8, 8)), UNLABELED, pu, settings, SENSITIVE, path), 4):
+        pass
+    assert torch.isfinite(tensors_of(path)["levels"]).any()
+    *_, resumed = fit(new_model((8, 8)), UNLABELED, pu, settings, SENSITIVE, path)
+    assert_same(weights(resumed.model), weights(whole.model))
+    free = list(fit(new_model((8, 8)), UNLABELED, pu, short(6), SENSITIVE))
+    assert any(not torch.equal(value, weights(free[-1].model)[name]) for name, value in weights(whole.model).items())  # the cap acted
+
+
+def weighted(weight_u, weight_s=None, sensitive=SENSITIVE, objective=exact_pu):
+    return list(fit(new_model((8, 8)), UNLABELED, objective, short(4), sensitive, weights=(weight_u, weight_s)))[-1]
+
+
+def test_weights_of_one_change_nothing_and_images_of_weight_zero_are_not_seen():
+    plain = list(fit(new_model((8, 8)), UNLABELED, exact_pu, short(4), SENSITIVE))[-1]
+    ones = weighted(torch.ones(20), torch.ones(7))
+    assert_same(weights(ones.model), weights(plain.model))
+    some = (torch.arange(20) % 2).float()
+    other = UNLABELED.clone()
+    other[some == 0] = 0.3  # whatever they are
+    *_, changed = fit(new_model((8, 8)), other, exact_pu, short(4), SENSITIVE, weights=(some, torch.zeros(7)))
+    assert_same(weights(changed.model), weights(weighted(some, torch.zeros(7)).model))
+
+
+def test_sensitive_images_of_weight_zero_leave_the_loss_on_u_alone():
+    without, alone = weighted(torch.ones(20), torch.zeros(7)), weighted(torch.ones(20), None, None, unsupervised_risk)
+    for a, b in zip(without.model.parameters(), alone.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pair", "name"),
+    [((torch.ones(19), None), "unlabeled"), ((-torch.ones(20), None), "unlabeled"), ((torch.ones(20), torch.full((7,), torch.nan)), "sensitive"), ((None, None), "unlabeled")],
+)
+def test_wrong_weights_are_named(pair, name):
+    with pytest.raises(ValueError, match=f"weights of {name} must be"):
+        weighted(*pair)
+
+
+def test_another_weighting_is_another_task(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    for _ in fit(new_model((8, 8)), UNLABELED, pu, short(2), SENSITIVE, path, weights=(torch.ones(20), None)):
+        pass
+    with pytest.raises(training.CheckpointError, match="belongs to another data"):
+        list(fit(new_model((8, 8)), UNLABELED, pu, short(2), SENSITIVE, path))
+
+
+def gradient_norms(budget):
+    """Norms of the gradient's parts through U and through S of a first step, and of their sum as `fit` takes it."""
+    model, settings = new_model((8, 8)), short(1, budget=budget)
+    parts = [training.draw_batch(images, n, settings, 0, stream, torch.ones(1000)) for stream, (images, n) in enumerate([(UNLABELED, 6), (SENSITIVE, 3)])]
+    x0, t, noise, _ = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    losses = diffusion.denoising_loss(model, x0, t, noise, model.schedule)
+    loss_u, loss_s = losses.split([6, 3])
+    parameters = list(model.parameters())
+    g_u, g_s = (torch.autograd.grad(part, parameters, retain_graph=True) for part in (loss_u.mean(), -0.9 * loss_s.mean()))
+    accelerator = training._accelerator("no")
+    training._backward_within_budget(accelerator, loss_u.mean() - 0.9 * loss_s.mean(), loss_u, loss_s, parameters, budget)
+    flat = [torch.cat([g.flatten() for g in gs]) for gs in (g_u, g_s, [p.grad for p in parameters])]
+    return flat
+
+
+@pytest.mark.parametrize("budget", [0.05, 0.5, 100.0])
+def test_the_gradient_through_s_keeps_its_budget_and_its_direction(budget):
+    g_u, g_s, total = gradient_norms(budget)
+    share = min(1.0, budget * (g_u.norm() / g_s.norm()).item())
+    assert (share < 1) == (budget < 1)
+    torch.testing.assert_close(total, g_u + share * g_s, rtol=1e-3, atol=1e-3)
+
+
+def test_fit_keeps_to_its_budget():
+    """Out of reach it changes nothing; next to nothing is training on U alone. Compared by the losses on U, to rounding."""
+    def run(objective, sensitive=SENSITIVE, budget=None):
+        return [r.loss_u for r in fit(new_model((8, 8)), UNLABELED, objective, short(6, warmup=0, lr=1e-2, budget=budget), sensitive)]
+
+    plain, alone = run(exact_pu), run(unsupervised_risk, None)
+    assert run(exact_pu, budget=1e6) == pytest.approx(plain, rel=1e-3)
+    assert run(exact_pu, budget=1e-6) == pytest.approx(alone, rel=1e-3)
+    assert plain[-1] != pytest.approx(alone[-1], rel=1e-2)
