@@ -420,6 +420,21 @@ def all_scores(networks: Classifier, task: Task) -> Tensor:
     return torch.cat(parts, 1)
 
 
+@torch.no_grad()
+def score_images(networks: Classifier, images: Tensor, seed: int = 0) -> Tensor:
+    """Scores of images that no network has seen, [n, 1, 28, 28] in [-1, 1] -> [n]: means over networks and a few distorted copies.
+
+    Raises:
+        ValueError: images that are not float [n, 1, 28, 28] and finite, or none.
+    """
+    _check_images("images", images, 1)
+    images, generator, parts = images.detach().float().cpu(), torch.Generator().manual_seed(seed), []
+    for some in images.split(250):
+        copies = [some, *(distort(some, generator, DISTORTION) for _ in range(COPIES_READ - 1))]
+        parts.append(torch.stack([networks(edges(copy).expand(networks.folds, -1, -1, -1, -1)) for copy in copies]).mean((0, 1)))
+    return torch.cat(parts)
+
+
 def fit_classifier(unlabeled: Tensor, sensitive: Tensor, prior: float | None = None, seed: int = 0, folds: int = 5, steps: int = STEPS[0]) -> Scores:
     """Held-out scores of a classifier of S against U: S is split into `folds` parts and so is U, and each part is scored by a
     network that was trained on the others (cross-fitting).

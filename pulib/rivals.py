@@ -1,15 +1,18 @@
-"""The arms of a comparison: what each method starts from, trains on, and with which risk; and one network for every prior."""
+"""The arms of a comparison: what each method starts from, trains on, and with which risk; the other roads to the normal part
+(filter, rejection, guidance, safe denoiser); and one network for every prior."""
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import PUSplit, check_prior
-from .diffusion import NoiseModel, NoisePredictor, Schedule, add_noise
+from .diffusion import NoiseModel, NoisePredictor, Schedule, add_noise, noise_of_normal
+from .prior import Classifier, Odds, fit_odds, prepare, score_images, train
+from .prior import all_scores as score_task
 from .risk import Correction, amortised_risk, normal_part, plain_risk, pu_risk, supervised_risk, unsupervised_risk
 from .training import (
     Objective,
@@ -32,15 +35,42 @@ FINE_TUNING = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, e
 SAMPLING = dict(steps=50, eta=1.0)  # for `sample`, the same for all arms
 
 
+ESTIMATORS = {  # of the table of notebook 06: name -> what it does
+    "oracle": "trains on the normal images alone, which takes the hidden labels",
+    "unsupervised": "trains on all of U",
+    "supervised": "cross-entropy, with U taken for normal",
+    "filter": "trains on the images of U that a PU classifier calls normal",
+    "soft_filter": "trains on U, each image weighted by p(normal | x)",
+    "pu_linear": "E_U[l] - prior E_S[l]",
+    "pu_clip": "its positive part",
+    "pu_paper": "its absolute value, with the log term and one shared random batch",
+    "pu_capped": "its absolute value, with a cap on the losses of S",
+    "pu_weighted": "E_U[w l] - prior E_S[w l] with w = p(normal | x), and a cap on the losses of S",
+    "siss": "E_U[l] - prior E_S[l] with a budget for the gradient of S",
+    "rejection": "trains on all of U; a PU classifier throws drawings away",
+    "guidance": "trains one network on U and one on S; mixes them while drawing",
+    "safe_denoiser": "trains on all of U; steers away from the images of S while drawing",
+}
+
+
 @dataclass(frozen=True)
 class Arm:
-    """One method: start weights, the images it takes for unlabeled, the sensitive ones it uses (or None), and its risk."""
+    """One method: start weights, the images it takes for unlabeled, the sensitive ones it uses (or None), and its risk.
+
+    `weights` of the images of U and of S, and `changes` to the `Settings` that all arms share, where it has some.
+    """
 
     name: str
     start: NoisePredictor
     unlabeled: Tensor
     sensitive: Tensor | None
     objective: Objective
+    weights: tuple[Tensor, Tensor | None] | None = None
+    changes: dict = field(default_factory=dict)
+
+    def fit(self, settings: dict, checkpoint=None) -> Iterator[StepRecord]:
+        """Train it with the settings that all arms share; see `training.fit`."""
+        return fit(self.start, self.unlabeled, self.objective, Settings(**(settings | self.changes)), self.sensitive, checkpoint, weights=self.weights)
 
 
 def arm(
@@ -76,6 +106,154 @@ def arm(
         raise ValueError(f"arm must be one of {', '.join(arms)}; got {name!r}")
     load, *task = arms[name]
     return Arm(name, load(split.normal), *task)
+
+
+# ------------------------------------------------------------------------------------- filter and weights
+
+
+@dataclass(frozen=True, eq=False)
+class Sieve:
+    """p(sensitive | x) of clean images by a PU classifier: of each image of U, [n], and of S, [m], held out; and of new images.
+
+    `threshold`: the classifier calls the share `prior` of U sensitive, those with p(sensitive | x) at or above it.
+    """
+
+    unlabeled: Tensor
+    sensitive: Tensor
+    threshold: float
+    networks: Classifier
+    odds: Odds
+    prior: float
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """p(sensitive | x) of images that the classifier has not seen, [n, 1, 28, 28] in [-1, 1] -> [n]."""
+        return _posterior(self.odds, score_images(self.networks, images), self.prior)
+
+
+def sieve(unlabeled: Tensor, sensitive: Tensor, prior: float, seed: int = 0, folds: int = 5, steps: int = 300) -> Sieve:
+    """Train the classifier of notebook 05 with the nnPU risk (Kiryo et al. 2017, arXiv 1703.00593), cross-fitted.
+
+    Each image of U and of S is judged by a network that has not trained on it: one that has knows S by heart, and takes the
+    hidden sensitive images of U for normal, as it was told. `prior.fit_odds` makes probabilities of the scores.
+
+    Raises:
+        ValueError: prior outside (0, 1), or another argument outside its range.
+    """
+    if check_prior(prior) == 0:
+        raise ValueError("prior must be in (0, 1): at 0 there is nothing to sieve")
+    task = prepare(unlabeled, sensitive, seed, folds)
+    networks = train(task, [task.training_rows(k)[0] for k in range(folds)], prior, 1, None, steps)
+    scores = task.held_out(score_task(networks, task))
+    odds = fit_odds(scores.unlabeled, scores.sensitive)
+    r_u, r_s = (_posterior(odds, g, prior) for g in (scores.unlabeled, scores.sensitive))
+    called = max(1, round(prior * len(r_u)))
+    return Sieve(r_u, r_s, r_u.topk(called).values[-1].item(), networks, odds, prior)
+
+
+def _posterior(odds: Odds, scores: Tensor, prior: float) -> Tensor:
+    """p(sensitive | g) with the prior that is assumed in place of the fitted one."""
+    return torch.sigmoid(odds.slope * scores.double() + odds.offset + torch.tensor(prior).double().logit()).float()
+
+
+def kept_by(found: Sieve, images: Tensor) -> Tensor:
+    """Rejection at sampling: the drawings that the sieve lets pass, those with p(sensitive | x) below its threshold."""
+    return images[found(images) < found.threshold]
+
+
+# ------------------------------------------------------------------------------ steering while drawing
+
+
+class Guided(nn.Module):
+    """eps_N = (eps_U - r eps_S) / (1 - r) while drawing, from a model of U, one of S, and a classifier of noised images.
+
+    (Dynamic negative guidance, Koulischer et al. 2025, arXiv 2410.14398, with r from a classifier in place of a recursion.)
+
+    Args:
+        eps_u, eps_s: noise models of U and of S.
+        classifier: logit of r = p(sensitive | x_t).
+        ceiling: of r, in [0, 1): 1 / (1 - r) blows up what the models get wrong.
+
+    Raises:
+        ValueError: ceiling outside [0, 1).
+    """
+
+    def __init__(self, eps_u: nn.Module, eps_s: nn.Module, classifier: nn.Module, ceiling: float = 0.9) -> None:
+        super().__init__()
+        self.eps_u, self.eps_s, self.classifier, self.ceiling = eps_u, eps_s, classifier, check_prior(ceiling, "ceiling")
+
+    def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        r = self.classifier(xt, t).sigmoid().clamp(max=self.ceiling)
+        return noise_of_normal(self.eps_u(xt, t), self.eps_s(xt, t), r)
+
+
+class KernelDenoiser(nn.Module):
+    """The exact mean noise at x_t if the data were these images and no others: no network, nothing trained.
+
+    E[x_0 | x_t] = sum_i w_i x_i with w = softmax_i(-||x_t - sqrt(alpha_bar_t) x_i||^2 / (2 (1 - alpha_bar_t))); equation (1)
+    turns it into noise. As `Guided`'s eps_S it makes a safe denoiser (Kim et al. 2025, arXiv 2502.08011, in its exact form).
+
+    Args:
+        images: [m, ...].
+        schedule: of the noise.
+
+    Raises:
+        ValueError: no image.
+    """
+
+    def __init__(self, images: Tensor, schedule: Schedule) -> None:
+        super().__init__()
+        if len(images) == 0:
+            raise ValueError("images is empty; a kernel needs at least one image")
+        self.register_buffer("images", images.float())
+        self.schedule = schedule
+
+    def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        signal, sigma = self.schedule.levels(t, xt)
+        distance = torch.cdist((xt / signal).flatten(1), self.images.flatten(1)).square()
+        weight = (-distance * (signal / sigma).square().flatten()[:, None] / 2).softmax(1)
+        x0 = (weight @ self.images.flatten(1)).view_as(xt)
+        return (xt - signal * x0) / sigma
+
+
+# ----------------------------------------------------------------------------------- all roads, one task
+
+
+def estimator(name: str, split: PUSplit, prior: float | None = None, found: Sieve | None = None, start: NoisePredictor | None = None) -> Arm:
+    """The training task of a row of the table of notebook 06; see `ESTIMATORS`.
+
+    "rejection", "guidance" and "safe_denoiser" train on U alone ("unsupervised") and differ in how they draw.
+
+    Args:
+        split: the data.
+        prior: assumed prior; the true one when None.
+        found: the sieve of this split, for those that need one ("filter", "soft_filter", "pu_weighted").
+        start: weights to start from; the shipped ones when None. Where it is given, as in training from scratch, a cap follows the
+            running level.
+
+    Raises:
+        ValueError: an unknown name, a prior outside [0, 1), or no sieve where one is needed.
+    """
+    if name not in ESTIMATORS:
+        raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}; got {name!r}")
+    b = split.prior if prior is None else check_prior(prior)
+    if found is None and name in ("filter", "soft_filter", "pu_weighted"):
+        raise ValueError(f"found must be the split's sieve for {name!r}; got None")
+    u, s, exact = split.unlabeled, split.sensitive, lambda lu, ls: normal_part(lu, ls, b)
+    level = {"cap_level": "start" if start is None else "running"}
+    off, tasks = {"cap": None}, {
+        "oracle": lambda: (split.oracle_normal, None, unsupervised_risk, None, off),
+        "supervised": lambda: (u, s, supervised_risk, None, off),
+        "filter": lambda: (u[found.unlabeled < found.threshold], None, unsupervised_risk, None, off),
+        "soft_filter": lambda: (u, None, unsupervised_risk, (1 - found.unlabeled, None), off),
+        "pu_linear": lambda: (u, s, exact, None, off),
+        "pu_clip": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b, "clip", None), None, off),
+        "pu_paper": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b) if len(ls) else lu.mean(), None, off | {"shared": True}),
+        "pu_capped": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b), None, level),
+        "pu_weighted": lambda: (u, s, exact, (1 - found.unlabeled, 1 - found.sensitive), level | {"cap": 2.0}),
+        "siss": lambda: (u, s, exact, None, off | {"budget": 0.1}),
+    }
+    task = tasks.get(name, lambda: (u, None, unsupervised_risk, None, off))()
+    return Arm(name, start or (load_oracle if name == "oracle" else load_base)(split.normal), *task)
 
 
 # ------------------------------------------------------------------------------------ a teacher for every prior

@@ -62,6 +62,8 @@ class Settings:
             average of this run's (see `RunningLevels`), which training from scratch needs.
         budget: of the gradient through S: at most this share of the norm of the gradient through U, as SISS has it (Alberti et al.
             2025, arXiv 2503.01034); None leaves it as it is. Costs a second backward pass.
+        shared: one shuffled deck of U and S, of which a batch takes `batch_unlabeled` + `batch_sensitive` images, as in the paper:
+            how many of them are of S is left to chance, and may be none.
         distort: strength of `distort` for every batch of U and S; 0 leaves the images as they are.
         prior_max: train a prior-conditioned network: every image gets an assumed prior of its own, up to this (see `draw_priors`);
             None for a network that knows of none.
@@ -82,6 +84,7 @@ class Settings:
     cap: float | None = None
     cap_level: str = "start"
     budget: float | None = None
+    shared: bool = False
     distort: float = 0.0
     prior_max: float | None = None
     seed: int = 0
@@ -153,6 +156,8 @@ def fit(
     """
     _check_images(unlabeled, sensitive)
     weights = _check_weights(weights, unlabeled, sensitive)
+    if settings.shared and (sensitive is None or weights is not None or settings.prior_max is not None):
+        raise ValueError("settings.shared needs sensitive images, and goes neither with weights nor with prior_max")
     if teacher is not None and settings.prior_max is None:
         raise ValueError("settings.prior_max must be set where a teacher is given; got None")
     accelerator = _accelerator(settings.precision)
@@ -304,9 +309,12 @@ def _losses(
 ) -> tuple[Tensor, ...]:
     """Per-image losses of this step's batch of U and of S (up to their cap), from one call of the network; and the priors of S if drawn."""
     n = settings.batch_unlabeled
-    parts = [draw_batch(unlabeled, n, settings, step, 0, density)]
-    if sensitive is not None:
-        parts.append(draw_batch(sensitive, settings.batch_sensitive, settings, step, 1, density))
+    if settings.shared:
+        *parts, n = draw_shared(unlabeled, sensitive, settings, step, density)
+    else:
+        parts = [draw_batch(unlabeled, n, settings, step, 0, density)]
+        if sensitive is not None:
+            parts.append(draw_batch(sensitive, settings.batch_sensitive, settings, step, 1, density))
     x0, t, noise, prior = (torch.cat(tensors) for tensors in zip(*parts))
     at = model if settings.prior_max is None else lambda xt, t: model(xt, t, prior)
     if teacher is None:
@@ -328,6 +336,16 @@ def draw_batch(images: Tensor, n: int, settings: Settings, step: int, stream: in
     x0 = distort(images[rows], generator, settings.distort) if settings.distort else images[rows]
     prior = draw_priors(n, settings.prior_max or 0.0, generator)
     return x0, t.to(images.device), noise.to(images.device), prior.to(images.device)
+
+
+def draw_shared(unlabeled: Tensor, sensitive: Tensor, settings: Settings, step: int, density: Tensor) -> tuple:
+    """As `draw_batch`, from one deck of U and S: the images of U, those of S, and how many are of U."""
+    size, total = len(unlabeled), settings.batch_unlabeled + settings.batch_sensitive
+    rows = batch_rows(size + len(sensitive), total, step, seed=settings.seed * 2)
+    deck = torch.cat([unlabeled, sensitive])
+    drawn = draw_batch(deck, total, settings, step, 0, density)
+    of_u = (rows < size).to(unlabeled.device)
+    return tuple(x[of_u] for x in drawn), tuple(x[~of_u] for x in drawn), int(of_u.sum())
 
 
 def draw_priors(n: int, largest: float, generator: torch.Generator | None = None) -> Tensor:
@@ -471,7 +489,7 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     tensors, facts = read_tensors(Path(path).read_bytes(), path)
     if "settings" not in facts:
         raise CheckpointError(f"{path} holds weights, not a training checkpoint")
-    ours, theirs = asdict(settings), {"cap_level": "start", "budget": None} | facts["settings"]  # older files know of neither
+    ours, theirs = asdict(settings), {"cap_level": "start", "budget": None, "shared": False} | facts["settings"]  # older files know of neither
     differing = [k for k in ours if k != "checkpoint_every" and ours[k] != theirs.get(k)]
     if differing:
         shown = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in differing)

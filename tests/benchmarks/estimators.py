@@ -1,0 +1,153 @@
+"""The table of notebook 06: every road to the normal part, on one network.
+
+    python tests/benchmarks/estimators.py --json                                  # all rows, hours on two cores; goes on where it was stopped
+    python tests/benchmarks/estimators.py --json --arms pu_weighted --splits even  # one row
+    python tests/benchmarks/estimators.py --json --start scratch                   # from fresh weights, at 2,500 steps
+    python tests/benchmarks/estimators.py --json --smoke                           # a minute; writes nothing into data/
+
+Every arm has the same network, steps, batches of U, settings, judge and drawing noise; what differs stands in `rivals.estimator`.
+"tuned" starts all arms but the oracle from the shipped model of U, the oracle from the shipped model of the normal images.
+The images of every run are kept in build/estimators/, so several processes may share the work by --arms, --splits and --seeds.
+A row pools the seeds; "frechet_ratio" is the Fréchet distance over the oracle's with its interval, "cost" what the arm takes.
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+from functools import lru_cache
+
+import torch
+from kept import kept, to_bytes, to_images
+from pu_table import pool, ratio_to_oracle
+
+from pulib.data import BUILD, DATA, PUSplit, load_pu, manifest, record_sha256, write_atomic
+from pulib.diffusion import NoisePredictor, sample
+from pulib.evaluation import load_judge, read, report, ruler
+from pulib.risk import unsupervised_risk
+from pulib.rivals import (
+    CLASSIFYING,
+    ESTIMATORS,
+    FINE_TUNING,
+    SAMPLING,
+    Guided,
+    KernelDenoiser,
+    Sieve,
+    estimator,
+    kept_by,
+    noisy_classifier,
+    sieve,
+)
+from pulib.training import Settings, device, fit, new_model
+
+STARTS = {  # steps and the settings that all arms share
+    "tuned": dict(FINE_TUNING, steps=200),
+    "scratch": dict(steps=2500, batch_unlabeled=64, batch_sensitive=16, lr=1.5e-3, warmup=100, ema=0.998, min_snr=1.0, cap=8.0, distort=0.2),
+}
+CLASSIFIER_STEPS = 800
+SAMPLES_PER_SEED = 1700
+DRAWING = ("rejection", "guidance", "safe_denoiser")  # train on U alone; what they add, they add while drawing
+SURPLUS = 1.15  # drawings made for each that rejection lets pass
+COSTS = {  # calls of a network for each step of drawing; what must be shipped; does it hold where the weights are given away?
+    "rejection": (1 / (1 - 1 / 11), "model and classifier", False),
+    "guidance": (3, "models of U and of S, classifier", False),
+    "safe_denoiser": (2, "model of U, the images of S, classifier", False),
+    "unsupervised": (1, "model", False),
+}
+
+
+def results_file(start: str) -> str:
+    return f"results/06_estimators_{start}.json"
+
+
+@lru_cache
+def sieve_of(split: PUSplit, seed: int) -> Sieve:
+    return sieve(split.unlabeled, split.sensitive, split.prior, seed)
+
+
+def fresh(start: str, seed: int) -> NoisePredictor | None:
+    """The weights that all arms start from; None for the shipped ones."""
+    return new_model(seed=seed) if start == "scratch" else None
+
+
+@lru_cache
+def parts_of_guidance(split: PUSplit, seed: int, start: str, steps: int, classifier_steps: int) -> tuple:
+    """A model of S, trained as long as the arms, and a classifier of noised images."""
+    task = estimator("unsupervised", split, start=fresh(start, seed))
+    settings = Settings(**(STARTS[start] | {"steps": steps, "cap": None, "seed": seed}))
+    for record in fit(task.start, split.sensitive, unsupervised_risk, settings):
+        pass
+    for classifier in noisy_classifier(split, split.prior, task.start.schedule, Settings(classifier_steps, **CLASSIFYING, seed=seed)):
+        pass
+    return copy.deepcopy(record.model), classifier
+
+
+def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n: int, classifier_steps: int, folder) -> torch.Tensor:
+    """`n` drawings [n, 1, 28, 28] of one run; kept in `folder`."""
+    weights = manifest()[f"weights/{'oracle' if name == 'oracle' else 'base'}_{split.normal}.safetensors"]["sha256"]
+    trains = "unsupervised" if name in DRAWING else name
+    run, key = (digest(settings, split.prior, len(split.sensitive), weights, *rest) for rest in ([], [SAMPLING, n, classifier_steps]))
+
+    def make() -> dict:
+        found = sieve_of(split, seed) if trains in ("filter", "soft_filter", "pu_weighted") else None
+        task = estimator(trains, split, found=found, start=fresh(start, seed))
+        for record in task.fit(settings | {"seed": seed}, folder / f"{start}_{split.normal}_{trains}_{seed}_{run}.checkpoint"):
+            pass
+        model, draw = record.model, lambda model, n: sample(model, n, task.start.schedule, **SAMPLING, seed=1000 + seed)
+        if name == "rejection":
+            passed = kept_by(sieve_of(split, seed), draw(model, round(SURPLUS * n) + 8))
+            return {"images": to_bytes(passed[:n])}
+        if name in DRAWING:
+            eps_s, classifier = parts_of_guidance(split, seed, start, settings["steps"], classifier_steps)
+            eps_s = eps_s if name == "guidance" else KernelDenoiser(split.sensitive, task.start.schedule).to(device())
+            model = Guided(model, eps_s, classifier)
+        return {"images": to_bytes(draw(model, n))}
+
+    path = folder / f"{start}_{split.normal}_{name}_{seed}_{key}.npz"
+    return to_images(kept(path, make)["images"])
+
+
+def digest(*facts) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print rows as JSON lines")
+    parser.add_argument("--smoke", action="store_true", help="a few steps and samples, to see that it runs")
+    parser.add_argument("--start", choices=STARTS, default="tuned")
+    parser.add_argument("--splits", nargs="+", default=["even", "odd"], choices=["even", "odd"])
+    parser.add_argument("--arms", nargs="+", default=list(ESTIMATORS), choices=list(ESTIMATORS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    settings = STARTS[args.start] | ({"steps": 2} if args.smoke else {})
+    n, classifier_steps = (16, 2) if args.smoke else (SAMPLES_PER_SEED, CLASSIFIER_STEPS)
+    folder = BUILD / ("estimators_smoke" if args.smoke else "estimators")
+    judge, rows = load_judge(), []
+    for normal in args.splits:
+        split, oracle = load_pu(normal), None
+        for name in args.arms:
+            runs = [read(judge, drawings(name, split, seed, args.start, settings, n, classifier_steps, folder)) for seed in args.seeds]
+            pooled = pool(runs)
+            oracle = pooled if name == "oracle" else oracle
+            row = report(pooled, split, judge).row(normal, name, len(args.seeds))
+            row["nsr_by_seed"] = [round(report(seen, split, judge).nsr, 4) for seen in runs]
+            if oracle is not None:
+                row["frechet_ratio"] = ratio_to_oracle(pooled.features, oracle.features, ruler(judge, split).reference)
+            calls, ships, holds = COSTS.get(name, (1, "model", True))
+            row["cost"] = {"steps": settings["steps"], "calls": round(calls, 2), "ships": ships, "holds": holds}
+            rows.append(row)
+            print(json.dumps(row) if args.json else row, flush=True)
+    whole = set(args.splits) == {"even", "odd"} and args.arms == list(ESTIMATORS) and len(args.seeds) >= 3
+    if whole and not args.smoke:
+        command = "python tests/benchmarks/estimators.py --json" + (" --start scratch" if args.start == "scratch" else "")
+        content = {"command": command, "settings": settings, "sampling": SAMPLING, "seeds": args.seeds, "rows": rows}
+        write_atomic(DATA / results_file(args.start), (json.dumps(content, indent=1) + "\n").encode())
+        record_sha256(results_file(args.start), command=command)
+
+
+if __name__ == "__main__":
+    main()
