@@ -29,7 +29,7 @@ lab: setup
 	$(BIN)/jupyter lab notebooks/01_ddpm.ipynb
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 course: setup
 	$(BIN)/python notebooks/course.py $(NB)

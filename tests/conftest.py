@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # the tests compare with tensors of the CPU
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: one thread for each kernel and script that they start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from hypothesis import Phase, settings

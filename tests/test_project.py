@@ -136,6 +136,18 @@ def test_benchmark_of_tracking_runs_on_a_small_scale(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+def test_benchmark_of_the_estimators_runs_on_a_small_scale(tmp_path, monkeypatch):
+    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
+    arms = ["oracle", "filter", "pu_weighted", "rejection", "guidance", "safe_denoiser"]
+    command = [sys.executable, str(ROOT / "tests/benchmarks/estimators.py"), "--json", "--smoke", "--splits", "even", "--seeds", "0", "--arms", *arms]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [row["arm"] for row in rows] == arms and all(row["n"] == 16 for row in rows)
+    assert [row["cost"]["calls"] for row in rows] == [1, 1, 1, 1.1, 3, 2]
+    assert len(list((tmp_path / "estimators_smoke").glob("*.npz"))) == len(arms)  # kept: a second call draws nothing
+
+
 def test_benchmark_of_the_slider_runs_on_a_small_scale():
     command = [sys.executable, str(ROOT / "tests/benchmarks/slider.py"), "--json", "--smoke"]
     run = subprocess.run(command, capture_output=True, text=True)
