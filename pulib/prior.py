@@ -449,10 +449,17 @@ def fit_classifier(unlabeled: Tensor, sensitive: Tensor, prior: float | None = N
     Raises:
         ValueError: an argument outside its range.
     """
+    return fit_networks(unlabeled, sensitive, prior, seed, folds, steps)[1]
+
+
+def fit_networks(
+    unlabeled: Tensor, sensitive: Tensor, prior: float | None = None, seed: int = 0, folds: int = 5, steps: int = STEPS[0]
+) -> tuple[Classifier, Scores]:
+    """The networks of `fit_classifier`, for `score_images`, and their held-out scores; arguments and errors as there."""
     prior, steps = None if prior is None else check_prior(prior), check_count(steps, "steps", 2)
     task = prepare(unlabeled, sensitive, seed, folds)
     networks = train(task, [task.training_rows(k)[0] for k in range(folds)], prior, 1, None, steps)
-    return task.held_out(all_scores(networks, task))
+    return networks, task.held_out(all_scores(networks, task))
 
 
 def prior_at_floor(loss_u: Tensor, loss_s: Tensor, loss_n: Tensor) -> float:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from .data import PUSplit, check_prior
 from .diffusion import NoiseModel, NoisePredictor, Schedule, add_noise, noise_of_normal
-from .prior import Classifier, Odds, fit_odds, prepare, score_images, train
-from .prior import all_scores as score_task
+from .prior import Classifier, Odds, fit_networks, fit_odds, score_images
 from .risk import Correction, amortised_risk, normal_part, plain_risk, pu_risk, supervised_risk, unsupervised_risk
 from .training import (
     Objective,
@@ -130,7 +129,7 @@ class Sieve:
         return _posterior(self.odds, score_images(self.networks, images), self.prior)
 
 
-def sieve(unlabeled: Tensor, sensitive: Tensor, prior: float, seed: int = 0, folds: int = 5, steps: int = 300) -> Sieve:
+def sieve(unlabeled: Tensor, sensitive: Tensor, prior: float, seed: int = 0, folds: int = 5) -> Sieve:
     """Train the classifier of notebook 05 with the nnPU risk (Kiryo et al. 2017, arXiv 1703.00593), cross-fitted.
 
     Each image of U and of S is judged by a network that has not trained on it: one that has knows S by heart, and takes the
@@ -141,9 +140,7 @@ def sieve(unlabeled: Tensor, sensitive: Tensor, prior: float, seed: int = 0, fol
     """
     if check_prior(prior) == 0:
         raise ValueError("prior must be in (0, 1): at 0 there is nothing to sieve")
-    task = prepare(unlabeled, sensitive, seed, folds)
-    networks = train(task, [task.training_rows(k)[0] for k in range(folds)], prior, 1, None, steps)
-    scores = task.held_out(score_task(networks, task))
+    networks, scores = fit_networks(unlabeled, sensitive, prior, seed, folds)
     odds = fit_odds(scores.unlabeled, scores.sensitive)
     r_u, r_s = (_posterior(odds, g, prior) for g in (scores.unlabeled, scores.sensitive))
     called = max(1, round(prior * len(r_u)))

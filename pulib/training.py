@@ -180,6 +180,8 @@ def fit(
     trained.train()
     unlabeled = unlabeled.to(device, torch.float32)
     sensitive = None if sensitive is None else sensitive.to(device, torch.float32)
+    if settings.shared:
+        unlabeled = torch.cat([unlabeled, sensitive])  # the deck, put together once
     density = torch.ones(len(model.schedule)) if settings.min_snr is None else min_snr_density(model.schedule, settings.min_snr)
     levels = None
     if settings.cap is not None and sensitive is not None:
@@ -310,7 +312,7 @@ def _losses(
     """Per-image losses of this step's batch of U and of S (up to their cap), from one call of the network; and the priors of S if drawn."""
     n = settings.batch_unlabeled
     if settings.shared:
-        *parts, n = draw_shared(unlabeled, sensitive, settings, step, density)
+        *parts, n = draw_shared(unlabeled, len(unlabeled) - len(sensitive), settings, step, density)
     else:
         parts = [draw_batch(unlabeled, n, settings, step, 0, density)]
         if sensitive is not None:
@@ -338,13 +340,11 @@ def draw_batch(images: Tensor, n: int, settings: Settings, step: int, stream: in
     return x0, t.to(images.device), noise.to(images.device), prior.to(images.device)
 
 
-def draw_shared(unlabeled: Tensor, sensitive: Tensor, settings: Settings, step: int, density: Tensor) -> tuple:
-    """As `draw_batch`, from one deck of U and S: the images of U, those of S, and how many are of U."""
-    size, total = len(unlabeled), settings.batch_unlabeled + settings.batch_sensitive
-    rows = batch_rows(size + len(sensitive), total, step, seed=settings.seed * 2)
-    deck = torch.cat([unlabeled, sensitive])
+def draw_shared(deck: Tensor, size: int, settings: Settings, step: int, density: Tensor) -> tuple:
+    """As `draw_batch`, from one deck of U (its first `size` images) and S: the images of U, those of S, and how many are of U."""
+    total = settings.batch_unlabeled + settings.batch_sensitive
     drawn = draw_batch(deck, total, settings, step, 0, density)
-    of_u = (rows < size).to(unlabeled.device)
+    of_u = (batch_rows(len(deck), total, step, seed=settings.seed * 2) < size).to(deck.device)
     return tuple(x[of_u] for x in drawn), tuple(x[~of_u] for x in drawn), int(of_u.sum())
 
 
@@ -489,7 +489,7 @@ def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     tensors, facts = read_tensors(Path(path).read_bytes(), path)
     if "settings" not in facts:
         raise CheckpointError(f"{path} holds weights, not a training checkpoint")
-    ours, theirs = asdict(settings), {"cap_level": "start", "budget": None, "shared": False} | facts["settings"]  # older files know of neither
+    ours, theirs = asdict(settings), asdict(Settings(1)) | facts["settings"]  # older files lack later settings, which were at their defaults
     differing = [k for k in ours if k != "checkpoint_every" and ours[k] != theirs.get(k)]
     if differing:
         shown = ", ".join(f"{k} {theirs.get(k)!r} there, {ours[k]!r} here" for k in differing)

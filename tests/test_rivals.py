@@ -162,7 +162,7 @@ def test_shared_batches_come_from_one_deck():
     settings, density = training.Settings(1, batch_unlabeled=3, batch_sensitive=1), torch.ones(1000)
     seen, counts = [], []
     for step in range(4):  # 16 images, four in each batch: one epoch
-        (x_u, *_), (x_s, *_), n = training.draw_shared(u, s, settings, step, density)
+        (x_u, *_), (x_s, *_), n = training.draw_shared(torch.cat([u, s]), len(u), settings, step, density)
         assert len(x_u) == n and len(x_u) + len(x_s) == 4 and (x_u >= 0).all() and (x_s < 0).all()
         seen += [*x_u.flatten().tolist(), *x_s.flatten().tolist()]
         counts.append(n)

@@ -13,12 +13,11 @@ A row pools the seeds; "frechet_ratio" is the Fréchet distance over the oracle'
 
 import argparse
 import copy
-import hashlib
 import json
 from functools import lru_cache
 
 import torch
-from kept import kept, to_bytes, to_images
+from kept import digest, kept, to_bytes, to_images
 from pu_table import pool, ratio_to_oracle
 
 from pulib.data import BUILD, DATA, PUSplit, load_pu, manifest, record_sha256, write_atomic
@@ -105,10 +104,6 @@ def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n
 
     path = folder / f"{start}_{split.normal}_{name}_{seed}_{key}.npz"
     return to_images(kept(path, make)["images"])
-
-
-def digest(*facts) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def main() -> None:

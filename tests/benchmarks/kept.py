@@ -1,5 +1,7 @@
 """Runs of a benchmark that are kept: what a run made lies in a file, so that a benchmark goes on where it was stopped."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,11 @@ def kept(path: Path, make: Callable[[], dict]) -> dict:
         partial.rename(path)
     with np.load(path) as found:
         return dict(found)
+
+
+def digest(*facts: object) -> str:
+    """A short name for what a run depends on (JSON values)."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def to_bytes(images: Tensor) -> np.ndarray:

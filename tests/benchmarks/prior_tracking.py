@@ -11,12 +11,11 @@ data/results/05_prior_tracking.json. "deviation" is NSR over the oracle's, minus
 """
 
 import argparse
-import hashlib
 import json
 
 import numpy as np
 import torch
-from kept import kept, to_bytes, to_images
+from kept import digest, kept, to_bytes, to_images
 from pu_table import pool, ratio_to_oracle
 
 from pulib import rivals
@@ -63,7 +62,7 @@ def images_of(arm: str, split: PUSplit, seed: int, priors: tuple[float, ...], n:
     start = {"oracle": "oracle_even", "wide": "prior_even_wide"}.get(arm, "prior_even" if shipped else "base_even")
     made_of = manifest()[f"weights/{start}.safetensors"]["sha256"]
     training = None if shipped else [CONDITIONED, CLASSIFYING, FINE_TUNING, TEACHING, steps]
-    key = hashlib.sha256(json.dumps([made_of, training, SAMPLING, n], sort_keys=True).encode()).hexdigest()[:12]
+    key = digest(made_of, training, SAMPLING, n)
     model, out = None, []
     for b in priors:
 

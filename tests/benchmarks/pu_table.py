@@ -12,13 +12,12 @@ chosen by looking at seeds 0 to 2; seeds 3 to 5 were drawn after that. "by_half"
 """
 
 import argparse
-import hashlib
 import json
 from dataclasses import asdict
 
 import numpy as np
 import torch
-from kept import kept, to_bytes, to_images
+from kept import digest, kept, to_bytes, to_images
 
 from pulib.data import BUILD, DATA, is_normal, load_pu, manifest, record_sha256, write_atomic
 from pulib.diffusion import sample
@@ -35,7 +34,7 @@ COMMAND = "python tests/benchmarks/pu_table.py --json"
 def images_of(name: str, split, seed: int, n: int, settings: dict, folder) -> torch.Tensor:
     """Samples [n, 1, 28, 28] of one fine-tuned arm; kept in `folder`."""
     weights = manifest()[f"weights/{'oracle' if name == 'oracle' else 'base'}_{split.normal}.safetensors"]["sha256"]
-    key = hashlib.sha256(json.dumps([settings, SAMPLING, n, split.prior, weights], sort_keys=True).encode()).hexdigest()[:12]
+    key = digest(settings, SAMPLING, n, split.prior, weights)
 
     def make() -> dict:
         task = arm(name, split)
