@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -258,7 +259,18 @@ def test_an_endless_process_is_stopped_with_its_children(tmp_path):
     code = "import subprocess, time; open('pid', 'w').write(str(subprocess.Popen(['sleep', '300']).pid)); time.sleep(300)"
     assert not mark.run_apart([sys.executable, "-c", code], str(tmp_path), 2)
     child = Path(f"/proc/{(tmp_path / 'pid').read_text()}/cmdline")
-    assert not child.exists() or child.read_bytes() == b""  # gone, or dead and not yet collected
+    deadline = time.monotonic() + 30  # a killed process dies when the machine gets to it
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(child)
+
+
+def alive(cmdline: Path) -> bool:
+    """Whether a process still has a command: it has none once it is dead, collected or not."""
+    try:
+        return cmdline.read_bytes() != b""
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_what_was_told_before_a_submission_was_stopped_counts(tmp_path, monkeypatch):
