@@ -251,6 +251,46 @@ def test_every_state_of_the_sampler_agrees_with_diffusers(name, prediction, kind
         torch.testing.assert_close(state.xt, xt, rtol=0, atol=1e-4)
 
 
+@both_schedules
+@pytest.mark.parametrize(("eta", "algorithm"), [(0.0, "dpmsolver++"), (1.0, "sde-dpmsolver++")])
+def test_the_second_order_agrees_with_diffusers(name, eta, algorithm):
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        1000, 1e-4, 0.02, name, timestep_spacing="trailing", algorithm_type=algorithm, final_sigmas_type="zero", lower_order_final=True, solver_order=2
+    )
+    steps, schedule, net, xt = 20, SCHEDULES[name](1000), TinyNet(), randn(4, 1, 8, 8)
+    scheduler.set_timesteps(steps)
+    # without a clip: diffusers has none for this solver
+    states = list(ddim_sampler(NoisePredictor(net, schedule, "eps"), xt, schedule, steps, eta, clip=False, generator=seeded(7), order=2))
+    theirs = seeded(7)
+    for t, state in zip(scheduler.timesteps, states, strict=True):
+        with torch.no_grad():
+            xt = scheduler.step(net(xt, t.expand(4)), t, xt, generator=theirs).prev_sample
+        torch.testing.assert_close(state.xt, xt, rtol=1e-3, atol=1e-3)
+
+
+def test_the_second_order_is_nearer_the_truth_with_half_the_calls():
+    """On a Gaussian world, whose mean noise is known; the truth is the end of very many steps."""
+    schedule, start = cosine_schedule(1000), randn(64, 2)
+
+    def exact(xt, t):  # x_0 ~ N(0, 1/4)
+        signal, sigma = schedule.levels(t, xt)
+        return sigma * xt / (signal**2 / 4 + sigma**2)
+
+    def end(steps: int, order: int) -> torch.Tensor:
+        return list(ddim_sampler(exact, start, schedule, steps, clip=False, order=order))[-1].xt
+
+    best = end(1000, 2)
+    errors = {order: [(end(steps, order) - best).norm().item() for steps in (20, 40)] for order in (1, 2)}
+    assert errors[1][0] / errors[1][1] == pytest.approx(2, abs=0.3)
+    assert errors[2][0] < errors[1][1] / 2 and errors[2][1] < errors[2][0]
+
+
+def test_there_is_no_third_order():
+    with pytest.raises(ValueError, match=r"order must be 1 \(DDIM\) or 2 .*; got 3"):
+        list(ddim_sampler(TinyNet(), randn(1, 1, 8, 8), linear_schedule(10), 2, order=3))
+
+
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 0.5])
 def test_a_step_back_from_the_true_image_and_noise_has_the_law_of_its_level(sigma):
     """Mean and variance of equation (1) at alpha_bar = 3/4, for any sigma^2 <= 1/4."""
