@@ -204,6 +204,23 @@ def class_balance(digits: Tensor, normal: Normal) -> float:
     return 0.5 * (counts / counts.sum() - 0.2).abs().sum().item()
 
 
+def on_front(nsr: Tensor, frechet: Tensor) -> Tensor:
+    """Which methods are on the Pareto front of (NSR, Fréchet distance), bool [n]: no other is as good in both and better in one.
+
+    Args:
+        nsr: of each method, [n]; more is better.
+        frechet: of each method, [n]; less is better.
+
+    Raises:
+        ValueError: not one number of each for each method.
+    """
+    if nsr.ndim != 1 or nsr.shape != frechet.shape:
+        raise ValueError(f"nsr and frechet must be vectors of one length; got {list(nsr.shape)} and {list(frechet.shape)}")
+    no_worse = (nsr[:, None] >= nsr) & (frechet[:, None] <= frechet)  # [i, j]: i against j
+    better = (nsr[:, None] > nsr) | (frechet[:, None] < frechet)
+    return ~(no_worse & better).any(0)
+
+
 @dataclass(frozen=True)
 class Report:
     """Samples in numbers: NSR corrected for the judge's errors with its 95 % interval (`nsr_interval`), and what NSR hides."""

@@ -81,6 +81,22 @@ def normal_part(loss_u: Tensor, loss_s: Tensor, prior: float) -> Tensor:
     return loss_u.mean() - (prior * loss_s.mean() if prior > 0 else 0.0)
 
 
+def weighted_part(loss_u: Tensor, loss_s: Tensor, weight_u: Tensor, weight_s: Tensor, prior: float) -> Tensor:
+    """E_U[w l] - prior E_S[w l], which estimates (1 - prior) E_N[w l] whatever the weight w(x) of an image is.
+
+    It is `normal_part` of the loss w l. The nearer w is to p(normal | x), the less is left to subtract.
+
+    Args:
+        loss_u, weight_u: l and w of unlabeled images, [n_u].
+        loss_s, weight_s: l and w of sensitive images, [n_s].
+        prior: share of sensitive images in U, in [0, 1).
+
+    Raises:
+        ValueError: as `normal_part`.
+    """
+    return normal_part(weight_u * loss_u, weight_s * loss_s, prior)
+
+
 def normal_part_error(loss_u: Tensor, loss_s: Tensor, prior: float) -> Tensor:
     """Standard error of `normal_part`: sqrt(var_U / n_u + prior^2 var_S / n_s), how far chance typically moves the estimate.
 

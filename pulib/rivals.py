@@ -45,11 +45,15 @@ ESTIMATORS = {  # of the table of notebook 06: name -> what it does
     "pu_paper": "its absolute value, with the log term and one shared random batch",
     "pu_capped": "its absolute value, with a cap on the losses of S",
     "pu_weighted": "E_U[w l] - prior E_S[w l] with w = p(normal | x), and a cap on the losses of S",
+    "pu_sieved": "E[l] over the images of U that a lenient sieve keeps, less the prior that is left times that over those of S",
     "siss": "E_U[l] - prior E_S[l] with a budget for the gradient of S",
     "rejection": "trains on all of U; a PU classifier throws drawings away",
     "guidance": "trains one network on U and one on S; mixes them while drawing",
     "safe_denoiser": "trains on all of U; steers away from the images of S while drawing",
 }
+
+
+SIEVING = ("filter", "soft_filter", "pu_weighted", "pu_sieved")  # need a `Sieve`
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,27 @@ def sieve(unlabeled: Tensor, sensitive: Tensor, prior: float, seed: int = 0, fol
     return Sieve(r_u, r_s, r_u.topk(called).values[-1].item(), networks, odds, prior)
 
 
+def leftover_prior(r_u: Tensor, r_s: Tensor, prior: float, threshold: float) -> float:
+    """The share of sensitive images among those of U with r < threshold: prior P_S(r < threshold) / P_U(r < threshold).
+
+    The images of U and of S that pass are a PU problem again, of this prior, as S passes as the hidden sensitive images of U do.
+
+    Args:
+        r_u, r_s: p(sensitive | x) of each image of U, [n], and of S, [m], by networks that have not trained on it.
+        prior: share of sensitive images in U, in [0, 1).
+        threshold: of r.
+
+    Raises:
+        ValueError: prior outside [0, 1), no image on a side, or none of U passes.
+    """
+    if not len(r_u) or not len(r_s):
+        raise ValueError(f"r_u and r_s must hold at least one image each; got {len(r_u)} and {len(r_s)}")
+    passed_u, passed_s = (r < threshold for r in (r_u, r_s))
+    if not passed_u.any():
+        raise ValueError(f"threshold must let some image of U pass; got {threshold!r}, and the least r is {r_u.min():.4g}")
+    return check_prior(prior) * passed_s.double().mean().item() / passed_u.double().mean().item()
+
+
 def _posterior(odds: Odds, scores: Tensor, prior: float) -> Tensor:
     """p(sensitive | g) with the prior that is assumed in place of the fitted one."""
     return torch.sigmoid(odds.slope * scores.double() + odds.offset + torch.tensor(prior).double().logit()).float()
@@ -183,11 +208,22 @@ class Guided(nn.Module):
         return noise_of_normal(self.eps_u(xt, t), self.eps_s(xt, t), r)
 
 
+def kernel_noise(xt: Tensor, images: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
+    """E[eps | x_t], [B, ...], if the data were these images [m, ...], each as likely as the others.
+
+    E[x_0 | x_t] = sum_i w_i x_i with w = softmax_i(-||x_t - signal x_i||^2 / (2 sigma^2)); x_t = signal x_0 + sigma eps turns it into
+    noise. `signal` and `sigma` have one number for each row of xt, in a shape that multiplies it.
+    """
+    distance = torch.cdist((xt / signal).flatten(1), images.flatten(1)).square()  # to x_t / signal, so that it is one matrix product
+    weight = (-distance * (signal / sigma).square().flatten()[:, None] / 2).softmax(1)
+    x0 = (weight @ images.flatten(1)).view_as(xt)
+    return (xt - signal * x0) / sigma
+
+
 class KernelDenoiser(nn.Module):
     """The exact mean noise at x_t if the data were these images and no others: no network, nothing trained.
 
-    E[x_0 | x_t] = sum_i w_i x_i with w = softmax_i(-||x_t - sqrt(alpha_bar_t) x_i||^2 / (2 (1 - alpha_bar_t))); equation (1)
-    turns it into noise. As `Guided`'s eps_S it makes a safe denoiser (Kim et al. 2025, arXiv 2502.08011, in its exact form).
+    See `kernel_noise`. As `Guided`'s eps_S it makes a safe denoiser (Kim et al. 2025, arXiv 2502.08011, in its exact form).
 
     Args:
         images: [m, ...].
@@ -205,11 +241,7 @@ class KernelDenoiser(nn.Module):
         self.schedule = schedule
 
     def forward(self, xt: Tensor, t: Tensor) -> Tensor:
-        signal, sigma = self.schedule.levels(t, xt)
-        distance = torch.cdist((xt / signal).flatten(1), self.images.flatten(1)).square()
-        weight = (-distance * (signal / sigma).square().flatten()[:, None] / 2).softmax(1)
-        x0 = (weight @ self.images.flatten(1)).view_as(xt)
-        return (xt - signal * x0) / sigma
+        return kernel_noise(xt, self.images, *self.schedule.levels(t, xt))
 
 
 # ----------------------------------------------------------------------------------- all roads, one task
@@ -223,7 +255,7 @@ def estimator(name: str, split: PUSplit, prior: float | None = None, found: Siev
     Args:
         split: the data.
         prior: assumed prior; the true one when None.
-        found: the sieve of this split, for those that need one ("filter", "soft_filter", "pu_weighted").
+        found: the sieve of this split, for those that need one (`SIEVING`).
         start: weights to start from; the shipped ones when None. Where it is given, as in training from scratch, a cap follows the
             running level.
 
@@ -233,7 +265,7 @@ def estimator(name: str, split: PUSplit, prior: float | None = None, found: Siev
     if name not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}; got {name!r}")
     b = split.prior if prior is None else check_prior(prior)
-    if found is None and name in ("filter", "soft_filter", "pu_weighted"):
+    if found is None and name in SIEVING:
         raise ValueError(f"found must be the split's sieve for {name!r}; got None")
     u, s, exact = split.unlabeled, split.sensitive, lambda lu, ls: normal_part(lu, ls, b)
     level = {"cap_level": "start" if start is None else "running"}
@@ -247,10 +279,26 @@ def estimator(name: str, split: PUSplit, prior: float | None = None, found: Siev
         "pu_paper": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b) if len(ls) else lu.mean(), None, off | {"shared": True}),
         "pu_capped": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b), None, level),
         "pu_weighted": lambda: (u, s, exact, (1 - found.unlabeled, 1 - found.sensitive), level | {"cap": 2.0}),
+        "pu_sieved": lambda: sieved(u, s, found, b) + (None, level | {"cap": 2.0}),
         "siss": lambda: (u, s, exact, None, off | {"budget": 0.1}),
     }
     task = tasks.get(name, lambda: (u, None, unsupervised_risk, None, off))()
     return Arm(name, start or (load_oracle if name == "oracle" else load_base)(split.normal), *task)
+
+
+def sieved(unlabeled: Tensor, sensitive: Tensor, found: Sieve, prior: float, threshold: float = 0.5) -> tuple[Tensor, Tensor | None, Objective]:
+    """The PU problem behind a lenient sieve: the images of U and of S with p(sensitive | x) < threshold, and the exact risk at `leftover_prior`.
+
+    Where no image of S passes, nothing sensitive is thought to be left, and S is None.
+
+    Raises:
+        ValueError: as `leftover_prior`.
+    """
+    left = leftover_prior(found.unlabeled, found.sensitive, prior, threshold)
+    u, s = unlabeled[found.unlabeled < threshold], sensitive[found.sensitive < threshold]
+    if left == 0:
+        return u, None, unsupervised_risk
+    return u, s, lambda lu, ls: normal_part(lu, ls, left)
 
 
 # ------------------------------------------------------------------------------------ a teacher for every prior

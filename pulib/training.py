@@ -282,16 +282,24 @@ def _backward_within_budget(accelerator: Accelerator, risk: Tensor, loss_u: Tens
     """The gradient of a risk, with the part that comes through the losses on S cut to `budget` times the norm of that through U."""
     slope_u, slope_s = torch.autograd.grad(risk, (loss_u, loss_s), allow_unused=True)
     slope_s = torch.zeros_like(loss_s) if slope_s is None else slope_s
-    accelerator.backward((slope_s * loss_s).sum(), retain_graph=True)
-    grads_s = [None if p.grad is None else p.grad.clone() for p in parameters]
-    for p in parameters:
-        p.grad = None
-    accelerator.backward((slope_u * loss_u).sum())
-    norm_u, norm_s = (torch.stack([g.norm() for g in grads if g is not None]).norm() for grads in ([p.grad for p in parameters], grads_s))
-    share = (budget * norm_u / norm_s.clamp(min=1e-12)).clamp(max=1.0)
-    for p, g in zip(parameters, grads_s):
-        if p.grad is not None and g is not None:
-            p.grad += share * g
+    grads = []
+    for slope, loss, again in ((slope_s, loss_s, True), (slope_u, loss_u, False)):
+        for p in parameters:
+            p.grad = None
+        accelerator.backward((slope * loss).sum(), retain_graph=again)
+        grads.append(torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]))
+    kept = within_budget(grads[1], grads[0], budget)
+    for p, g in zip(parameters, kept.split([p.numel() for p in parameters])):
+        p.grad = g.view_as(p)
+
+
+def within_budget(grad_u: Tensor, grad_s: Tensor, budget: float) -> Tensor:
+    """grad_u + c grad_s with the largest c in [0, 1] at which c ||grad_s|| <= budget ||grad_u||, all [d].
+
+    (SISS scales the gradient that unlearns so that it cannot outweigh the one that learns; Alberti et al. 2025, arXiv 2503.01034.)
+    """
+    share = (budget * grad_u.norm() / grad_s.norm().clamp(min=1e-12)).clamp(max=1.0)
+    return grad_u + share * grad_s
 
 
 def _weighted(loss_u: Tensor, loss_s: Tensor, weights, settings: Settings, step: int) -> tuple[Tensor, Tensor]:

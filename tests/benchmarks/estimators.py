@@ -29,6 +29,7 @@ from pulib.rivals import (
     ESTIMATORS,
     FINE_TUNING,
     SAMPLING,
+    SIEVING,
     Guided,
     KernelDenoiser,
     Sieve,
@@ -88,7 +89,7 @@ def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n
     run, key = (digest(settings, split.prior, len(split.sensitive), weights, *rest) for rest in ([], [SAMPLING, n, classifier_steps]))
 
     def make() -> dict:
-        found = sieve_of(split, seed) if trains in ("filter", "soft_filter", "pu_weighted") else None
+        found = sieve_of(split, seed) if trains in SIEVING else None
         task = estimator(trains, split, found=found, start=fresh(start, seed))
         for record in task.fit(settings | {"seed": seed}, folder / f"{start}_{split.normal}_{trains}_{seed}_{run}.checkpoint"):
             pass
