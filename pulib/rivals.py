@@ -32,6 +32,7 @@ from .unet import ResBlock, time_embedding
 ARMS = ("unsupervised", "supervised", "pu", "oracle")
 FINE_TUNING = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, cap=8.0, distort=0.2)  # for `Settings`, the same in all arms
 SAMPLING = dict(steps=50, eta=1.0)  # for `sample`, the same for all arms
+FAST = dict(steps=20, order=2)  # for `sample`: the fewest network calls that keep the quality, see notebook 06
 
 
 ESTIMATORS = {  # of the table of notebook 06: name -> what it does
@@ -208,14 +209,20 @@ class Guided(nn.Module):
         return noise_of_normal(self.eps_u(xt, t), self.eps_s(xt, t), r)
 
 
-def kernel_noise(xt: Tensor, images: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
-    """E[eps | x_t], [B, ...], if the data were these images [m, ...], each as likely as the others.
+def kernel_noise(xt: Tensor, images: Tensor, signal: Tensor, sigma: Tensor, share: Tensor | None = None) -> Tensor:
+    """E[eps | x_t], [B, ...], if the data were these images [m, ...], each as likely as the others, or with shares [m].
 
     E[x_0 | x_t] = sum_i w_i x_i with w = softmax_i(-||x_t - signal x_i||^2 / (2 sigma^2)); x_t = signal x_0 + sigma eps turns it into
     noise. `signal` and `sigma` have one number for each row of xt, in a shape that multiplies it.
+
+    With shares it is the minimiser over all functions f of sum_i share_i E||eps - f(x_t)||^2; they may be negative, as the PU risk's are,
+    and where their weighted sum is, no minimiser exists.
     """
     distance = torch.cdist((xt / signal).flatten(1), images.flatten(1)).square()  # to x_t / signal, so that it is one matrix product
     weight = (-distance * (signal / sigma).square().flatten()[:, None] / 2).softmax(1)
+    if share is not None:
+        weight = weight * share
+        weight = weight / weight.sum(1, keepdim=True)
     x0 = (weight @ images.flatten(1)).view_as(xt)
     return (xt - signal * x0) / sigma
 

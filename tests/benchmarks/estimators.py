@@ -16,19 +16,20 @@ import copy
 import json
 from functools import lru_cache
 
+import numpy as np
 import torch
 from kept import digest, kept, to_bytes, to_images
 from pu_table import pool, ratio_to_oracle
 
 from pulib.data import BUILD, DATA, PUSplit, load_pu, manifest, record_sha256, write_atomic
-from pulib.diffusion import NoisePredictor, sample
+from pulib.diffusion import NoisePredictor, loss_profile, sample
 from pulib.evaluation import load_judge, read, report, ruler
 from pulib.risk import unsupervised_risk
 from pulib.rivals import (
     CLASSIFYING,
     ESTIMATORS,
+    FAST,
     FINE_TUNING,
-    SAMPLING,
     SIEVING,
     Guided,
     KernelDenoiser,
@@ -47,6 +48,8 @@ STARTS = {  # steps and the settings that all arms share
 CLASSIFIER_STEPS = 800
 SAMPLES_PER_SEED = 1700
 DRAWING = ("rejection", "guidance", "safe_denoiser")  # train on U alone; what they add, they add while drawing
+LEVELS = tuple(range(50, 1000, 100))
+SETS = ("normal, held out", "S", "hidden in U", "sensitive, held out")
 SURPLUS = 1.15  # drawings made for each that rejection lets pass
 COSTS = {  # calls of a network for each step of drawing; what must be shipped; does it hold where the weights are given away?
     "rejection": (1 / (1 - 1 / 11), "model and classifier", False),
@@ -82,29 +85,50 @@ def parts_of_guidance(split: PUSplit, seed: int, start: str, steps: int, classif
     return copy.deepcopy(record.model), classifier
 
 
-def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n: int, classifier_steps: int, folder) -> torch.Tensor:
-    """`n` drawings [n, 1, 28, 28] of one run; kept in `folder`."""
+def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n: int, classifier_steps: int, folder) -> dict:
+    """One run: "images", `n` drawings as uint8, "curve" (step, risk, loss on U, on S), and "profile"; kept in `folder`."""
     weights = manifest()[f"weights/{'oracle' if name == 'oracle' else 'base'}_{split.normal}.safetensors"]["sha256"]
     trains = "unsupervised" if name in DRAWING else name
-    run, key = (digest(settings, split.prior, len(split.sensitive), weights, *rest) for rest in ([], [SAMPLING, n, classifier_steps]))
+    run, key = (digest(settings, split.prior, len(split.sensitive), weights, *rest) for rest in ([], [FAST, n, classifier_steps]))
 
     def make() -> dict:
         found = sieve_of(split, seed) if trains in SIEVING else None
         task = estimator(trains, split, found=found, start=fresh(start, seed))
+        curve = []
         for record in task.fit(settings | {"seed": seed}, folder / f"{start}_{split.normal}_{trains}_{seed}_{run}.checkpoint"):
-            pass
-        model, draw = record.model, lambda model, n: sample(model, n, task.start.schedule, **SAMPLING, seed=1000 + seed)
+            curve.append((record.step, record.risk, record.loss_u, record.loss_s))
+        seen = {"curve": np.array(curve), "profile": profile(record.model, split)}
+        model, draw = record.model, lambda model, n: sample(model, n, task.start.schedule, **FAST, seed=1000 + seed)
         if name == "rejection":
             passed = kept_by(sieve_of(split, seed), draw(model, round(SURPLUS * n) + 8))
-            return {"images": to_bytes(passed[:n])}
+            return {"images": to_bytes(passed[:n]), **seen}
         if name in DRAWING:
             eps_s, classifier = parts_of_guidance(split, seed, start, settings["steps"], classifier_steps)
             eps_s = eps_s if name == "guidance" else KernelDenoiser(split.sensitive, task.start.schedule).to(device())
             model = Guided(model, eps_s, classifier)
-        return {"images": to_bytes(draw(model, n))}
+        return {"images": to_bytes(draw(model, n)), **seen}
 
-    path = folder / f"{start}_{split.normal}_{name}_{seed}_{key}.npz"
-    return to_images(kept(path, make)["images"])
+    return kept(folder / f"{start}_{split.normal}_{name}_{seed}_{key}.npz", make)
+
+
+def profile(model: NoisePredictor, split: PUSplit, n: int = 64) -> np.ndarray:
+    """Mean loss at each of `LEVELS` on `SETS`, [sets, levels], by `n` images of each with the same noise."""
+    hidden = split.unlabeled[split.unlabeled_is_sensitive]
+    sets = (split.heldout_normal, split.sensitive, hidden, split.heldout_sensitive)
+    return np.stack([loss_profile(model, x[:n].to(device()), torch.tensor(LEVELS), model.schedule).mean(1).cpu().numpy() for x in sets])
+
+
+def story(runs: list[dict], prior: float, steps: int, window: int = 50) -> dict:
+    """What training looked like: losses over steps, how often the difference of a batch was negative, and `profile`; means over runs."""
+    told = {"profile": {name: losses.round(1).tolist() for name, losses in zip(SETS, np.mean([run["profile"] for run in runs], 0))}}
+    curves = [run["curve"] for run in runs if len(run["curve"]) == steps]  # one that was resumed has no beginning
+    if curves:
+        step, _, loss_u, loss_s = np.mean([curve[: steps // window * window].reshape(-1, window, 4).mean(1) for curve in curves], 0).T
+        told |= {"steps": step.round().astype(int).tolist(), "loss_u": loss_u.round(1).tolist()}
+        if np.isfinite(loss_s).any():
+            told["loss_s"] = [round(float(x), 1) for x in np.nan_to_num(loss_s, nan=-1)]
+            told["fired"] = float(np.mean([(c[:, 2] < prior * c[:, 3])[-steps // 5 :].mean() for c in curves]).round(3))
+    return told
 
 
 def main() -> None:
@@ -126,7 +150,8 @@ def main() -> None:
     for normal in args.splits:
         split, oracle = load_pu(normal), None
         for name in args.arms:
-            runs = [read(judge, drawings(name, split, seed, args.start, settings, n, classifier_steps, folder)) for seed in args.seeds]
+            made = [drawings(name, split, seed, args.start, settings, n, classifier_steps, folder) for seed in args.seeds]
+            runs = [read(judge, to_images(run["images"])) for run in made]
             pooled = pool(runs)
             oracle = pooled if name == "oracle" else oracle
             row = report(pooled, split, judge).row(normal, name, len(args.seeds))
@@ -135,12 +160,14 @@ def main() -> None:
                 row["frechet_ratio"] = ratio_to_oracle(pooled.features, oracle.features, ruler(judge, split).reference)
             calls, ships, holds = COSTS.get(name, (1, "model", True))
             row["cost"] = {"steps": settings["steps"], "calls": round(calls, 2), "ships": ships, "holds": holds}
+            if name not in DRAWING:
+                row["story"] = story(made, split.prior, settings["steps"])
             rows.append(row)
             print(json.dumps(row) if args.json else row, flush=True)
     whole = set(args.splits) == {"even", "odd"} and args.arms == list(ESTIMATORS) and len(args.seeds) >= 3
     if whole and not args.smoke:
         command = "python tests/benchmarks/estimators.py --json" + (" --start scratch" if args.start == "scratch" else "")
-        content = {"command": command, "settings": settings, "sampling": SAMPLING, "seeds": args.seeds, "rows": rows}
+        content = {"command": command, "settings": settings, "sampling": FAST, "seeds": args.seeds, "rows": rows}
         write_atomic(DATA / results_file(args.start), (json.dumps(content, indent=1) + "\n").encode())
         record_sha256(results_file(args.start), command=command)
 
