@@ -600,6 +600,70 @@ def draw_ideal_nsr(axis: Axes, true_prior: float, largest: float) -> None:
     axis.set(xlim=(-0.025 * largest, 1.025 * largest), ylim=(min(0.8, 0.9 - true_prior), 1.01), xlabel="assumed prior b", ylabel="non-sensitive rate (NSR)")
 
 
+# ------------------------------------------------------------------------------------------ notebook 06
+
+
+def estimators(rows: Sequence[dict], names: Sequence[str], front: Sequence[bool], alt: str, width: float = 9.0) -> Picture:
+    """NSR and Fréchet distance of every method with their intervals, one line each; those on the front have filled marks.
+
+    `rows` as tests/benchmarks/estimators.py writes them, the oracle's among them; `names` are what stands at the lines.
+    """
+    figure, axes = new_figure(width, 0.27 * len(rows) + 1.25, 1, 2, sharey=True)
+    figure.get_layout_engine().set(wspace=0.05)
+    left, right = axes[0]
+    oracle = next(row for row in rows if row["arm"] == "oracle")
+    for i, (row, filled) in enumerate(zip(rows, front, strict=True)):
+        colour = INK if row is oracle else NORMAL if row["arm"].startswith("pu_") else SENSITIVE
+        style = {"color": colour, "markerfacecolor": colour if filled else "white", "capsize": 3, "linewidth": 1.2}
+        ratio, *ends = row["frechet_ratio"]
+        low, high = (end * oracle["frechet"] for end in ends)
+        for axis, mark, value, ends in ((left, "o", row["nsr"], (row["nsr_low"], row["nsr_high"])), (right, "s", row["frechet"], (low, high))):
+            axis.errorbar(value, i, xerr=[[max(0, value - ends[0])], [max(0, ends[1] - value)]], fmt=mark, **style)
+    left.set_yticks(range(len(rows)), names)
+    left.invert_yaxis()
+    left.axvline(oracle["nsr"], color=INK, linestyle=":", linewidth=1, zorder=0)
+    right.axvline(oracle["frechet"], color=INK, linestyle=":", linewidth=1, zorder=0)
+    left.set(xlabel="non-sensitive rate\n(higher is better)")
+    right.set(xlabel="Fréchet distance\n(lower is better)", xlim=(0, None))
+    handles = [Line2D([], [], color=c, marker="o", linestyle="", label=name) for c, name in ((INK, "oracle"), (NORMAL, "PU risk"), (SENSITIVE, "others"))]
+    handles.append(Line2D([], [], color=UNLABELED, marker="o", markerfacecolor="white", linestyle="", label="hollow: not on the front"))
+    figure.legend(handles=handles, frameon=False, loc="outside upper center", ncols=4)
+    return render(figure, alt)
+
+
+def line_panels(
+    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]], x_label: str, y_label: str, alt: str, width: float = 9.0, height: float = 3.3
+) -> Picture:
+    """Panels of lines with one logarithmic y axis, {panel: {name: (x, y)}}; a name has the same look in all panels."""
+    figure, axes = new_figure(width, height, 1, len(panels), sharey=True)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    palette, dashes = [NORMAL, SENSITIVE, ACCENT, "#CC79A7", INK], ["-", "--", "-.", ":"]
+    for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
+        for name, (x, y) in lines.items():
+            i = names.index(name)
+            axis.plot(x, y, color=palette[i % 5], linestyle=dashes[i % 4], linewidth=1.8, label=name)
+        axis.set(xlabel=x_label, title=title, yscale="log")
+    axes[0, 0].set_ylabel(y_label)
+    handles = {handle.get_label(): handle for axis in axes[0] for handle in axis.get_lines()}
+    figure.legend(handles=list(handles.values()), frameon=False, loc="outside lower center", ncols=len(names))
+    return render(figure, alt)
+
+
+def sieve(r_u: Tensor, r_s: Tensor, hidden: Tensor, threshold: float, alt: str) -> Picture:
+    """p(sensitive | x) of the images of U, [n], by what they are (`hidden`, bool [n]), and of S, [m], with a threshold. Made for sliders."""
+    figure, left, right = _placed(8.6, 3.3, (0.08, 0.17, 0.40, 0.70), (0.57, 0.17, 0.40, 0.70))
+    groups = {"normal (hidden truth)": (r_u[~hidden], NORMAL), "sensitive (hidden truth)": (r_u[hidden], SENSITIVE)}
+    edges = np.linspace(0, 1, 26)
+    left.hist([x.numpy() for x, _ in groups.values()], edges, stacked=True, color=[c for _, c in groups.values()], label=list(groups))
+    right.hist(r_s.numpy(), edges, color=ACCENT)
+    left.set(yscale="log", xlabel="$p$(sensitive | x)", ylabel="images", title="U")
+    right.set(xlabel="$p$(sensitive | x)", title="S, held out")
+    for axis in (left, right):
+        axis.axvline(threshold, color=INK, linewidth=2)
+    left.legend(frameon=False, loc="upper center", fontsize=9)
+    return _quick(figure, alt)
+
+
 def _placed(width: float, height: float, *places: tuple[float, float, float, float]) -> tuple:
     """A figure in the course's style and an axis at each place (left, bottom, width, height), in shares of the figure."""
     import matplotlib

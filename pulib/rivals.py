@@ -45,8 +45,8 @@ ESTIMATORS = {  # of the table of notebook 06: name -> what it does
     "pu_clip": "its positive part",
     "pu_paper": "its absolute value, with the log term and one shared random batch",
     "pu_capped": "its absolute value, with a cap on the losses of S",
-    "pu_weighted": "E_U[w l] - prior E_S[w l] with w = p(normal | x), and a cap on the losses of S",
-    "pu_sieved": "E[l] over the images of U that a lenient sieve keeps, less the prior that is left times that over those of S",
+    "pu_sieved": "E[l] over the images of U that a lenient sieve keeps, less the prior that is left times E[l] over those of S that it keeps",
+    "pu_pushed": "the same over U, less the whole prior times E[l] over all of S, with a cap on its losses",
     "siss": "E_U[l] - prior E_S[l] with a budget for the gradient of S",
     "rejection": "trains on all of U; a PU classifier throws drawings away",
     "guidance": "trains one network on U and one on S; mixes them while drawing",
@@ -54,7 +54,8 @@ ESTIMATORS = {  # of the table of notebook 06: name -> what it does
 }
 
 
-SIEVING = ("filter", "soft_filter", "pu_weighted", "pu_sieved")  # need a `Sieve`
+LENIENT = 0.5  # threshold of a sieve that loses few normal images
+SIEVING = ("filter", "soft_filter", "pu_sieved", "pu_pushed")  # need a `Sieve`
 
 
 @dataclass(frozen=True)
@@ -285,15 +286,15 @@ def estimator(name: str, split: PUSplit, prior: float | None = None, found: Siev
         "pu_clip": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b, "clip", None), None, off),
         "pu_paper": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b) if len(ls) else lu.mean(), None, off | {"shared": True}),
         "pu_capped": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b), None, level),
-        "pu_weighted": lambda: (u, s, exact, (1 - found.unlabeled, 1 - found.sensitive), level | {"cap": 2.0}),
         "pu_sieved": lambda: sieved(u, s, found, b) + (None, level | {"cap": 2.0}),
+        "pu_pushed": lambda: (u[found.unlabeled < LENIENT], s, exact, None, level | ({} if start is None else {"cap": 2.0})),
         "siss": lambda: (u, s, exact, None, off | {"budget": 0.1}),
     }
     task = tasks.get(name, lambda: (u, None, unsupervised_risk, None, off))()
     return Arm(name, start or (load_oracle if name == "oracle" else load_base)(split.normal), *task)
 
 
-def sieved(unlabeled: Tensor, sensitive: Tensor, found: Sieve, prior: float, threshold: float = 0.5) -> tuple[Tensor, Tensor | None, Objective]:
+def sieved(unlabeled: Tensor, sensitive: Tensor, found: Sieve, prior: float, threshold: float = LENIENT) -> tuple[Tensor, Tensor | None, Objective]:
     """The PU problem behind a lenient sieve: the images of U and of S with p(sensitive | x) < threshold, and the exact risk at `leftover_prior`.
 
     Where no image of S passes, nothing sensitive is thought to be left, and S is None.

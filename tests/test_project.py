@@ -138,7 +138,7 @@ def test_benchmark_of_tracking_runs_on_a_small_scale(tmp_path, monkeypatch):
 
 def test_benchmark_of_the_estimators_runs_on_a_small_scale(tmp_path, monkeypatch):
     monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
-    arms = ["oracle", "filter", "pu_weighted", "rejection", "guidance", "safe_denoiser"]
+    arms = ["oracle", "filter", "pu_sieved", "rejection", "guidance", "safe_denoiser"]
     command = [sys.executable, str(ROOT / "tests/benchmarks/estimators.py"), "--json", "--smoke", "--splits", "even", "--seeds", "0", "--arms", *arms]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

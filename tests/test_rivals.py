@@ -132,7 +132,7 @@ def test_every_estimator_trains_a_step_from_given_weights(name, found):
     task = rivals.estimator(name, SPLIT, found=found, start=start)
     (record,) = task.fit(SETTINGS)
     assert record.step == 1 and task.start is start
-    assert (task.changes.get("cap", 8.0) is None) == (name not in ("pu_capped", "pu_weighted"))
+    assert (task.changes.get("cap", 8.0) is None) == (name not in ("pu_capped", "pu_sieved", "pu_pushed"))
 
 
 def test_estimators_take_what_they_say(found):
@@ -141,9 +141,11 @@ def test_estimators_take_what_they_say(found):
     assert len(filtered.unlabeled) == len(SPLIT.unlabeled) - round(SPLIT.prior * len(SPLIT.unlabeled))
     soft = rivals.estimator("soft_filter", SPLIT, found=found, start=start)
     assert torch.equal(soft.weights[0], 1 - found.unlabeled) and soft.sensitive is None
-    ours = rivals.estimator("pu_weighted", SPLIT, found=found, start=start)
-    assert torch.equal(ours.weights[1], 1 - found.sensitive) and ours.changes == {"cap_level": "running", "cap": 2.0}
-    assert rivals.estimator("pu_weighted", SPLIT, found=found).changes["cap_level"] == "start"
+    ours = rivals.estimator("pu_sieved", SPLIT, found=found, start=start)
+    assert len(ours.sensitive) == int((found.sensitive < 0.5).sum()) and ours.changes == {"cap_level": "running", "cap": 2.0}
+    pushed = rivals.estimator("pu_pushed", SPLIT, found=found)
+    assert len(pushed.sensitive) == len(SPLIT.sensitive) and pushed.changes == {"cap_level": "start"}
+    assert torch.equal(pushed.unlabeled, ours.unlabeled) and len(pushed.unlabeled) == int((found.unlabeled < 0.5).sum())
     assert len(rivals.estimator("oracle", SPLIT).unlabeled) == int((~SPLIT.unlabeled_is_sensitive).sum())
 
 
