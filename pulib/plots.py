@@ -632,35 +632,36 @@ def estimators(rows: Sequence[dict], names: Sequence[str], front: Sequence[bool]
 
 
 def line_panels(
-    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]], x_label: str, y_label: str, alt: str, width: float = 9.0, height: float = 3.3
+    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]], x_label: str, y_label: str, alt: str, log_x: bool = False, width: float = 9.0, height: float = 3.5
 ) -> Picture:
     """Panels of lines with one logarithmic y axis, {panel: {name: (x, y)}}; a name has the same look in all panels."""
     figure, axes = new_figure(width, height, 1, len(panels), sharey=True)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    palette, dashes = [NORMAL, SENSITIVE, ACCENT, "#CC79A7", INK], ["-", "--", "-.", ":"]
+    palette, dashes = [NORMAL, SENSITIVE, ACCENT, "#CC79A7", INK, UNLABELED], ["-", "--", "-.", ":", "-", "--"]
     for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
         for name, (x, y) in lines.items():
             i = names.index(name)
-            axis.plot(x, y, color=palette[i % 5], linestyle=dashes[i % 4], linewidth=1.8, label=name)
-        axis.set(xlabel=x_label, title=title, yscale="log")
+            axis.plot(x, y, color=palette[i % 6], linestyle=dashes[i % 6], marker=".", linewidth=1.8, label=name)
+        axis.set(xlabel=x_label, title=title, xscale="log" if log_x else "linear", yscale="log")
     axes[0, 0].set_ylabel(y_label)
     handles = {handle.get_label(): handle for axis in axes[0] for handle in axis.get_lines()}
-    figure.legend(handles=list(handles.values()), frameon=False, loc="outside lower center", ncols=len(names))
+    figure.legend(handles=list(handles.values()), frameon=False, loc="outside lower center", ncols=4 if len(names) % 3 else 3)
     return render(figure, alt)
 
 
 def sieve(r_u: Tensor, r_s: Tensor, hidden: Tensor, threshold: float, alt: str) -> Picture:
     """p(sensitive | x) of the images of U, [n], by what they are (`hidden`, bool [n]), and of S, [m], with a threshold. Made for sliders."""
-    figure, left, right = _placed(8.6, 3.3, (0.08, 0.17, 0.40, 0.70), (0.57, 0.17, 0.40, 0.70))
+    figure, left, right = _placed(8.6, 3.3, (0.08, 0.17, 0.40, 0.72), (0.57, 0.17, 0.40, 0.72))
     groups = {"normal (hidden truth)": (r_u[~hidden], NORMAL), "sensitive (hidden truth)": (r_u[hidden], SENSITIVE)}
     edges = np.linspace(0, 1, 26)
-    left.hist([x.numpy() for x, _ in groups.values()], edges, stacked=True, color=[c for _, c in groups.values()], label=list(groups))
+    for (name, (values, colour)), style in zip(groups.items(), ({"alpha": 0.6}, {"histtype": "step", "linewidth": 2})):
+        left.hist(values.numpy(), edges, color=colour, label=name, **style)
     right.hist(r_s.numpy(), edges, color=ACCENT)
-    left.set(yscale="log", xlabel="$p$(sensitive | x)", ylabel="images", title="U")
-    right.set(xlabel="$p$(sensitive | x)", title="S, held out")
+    left.set(yscale="log", ylim=(0.7, None), xlabel="$p$(sensitive | x), images of U", ylabel="number of images")
+    right.set(xlabel="$p$(sensitive | x), images of S")
     for axis in (left, right):
         axis.axvline(threshold, color=INK, linewidth=2)
-    left.legend(frameon=False, loc="upper center", fontsize=9)
+    left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
     return _quick(figure, alt)
 
 

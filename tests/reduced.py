@@ -10,6 +10,7 @@ REDUCED = {
     "01_ddpm": {"train_steps": 300},
     "04_pu_diffusion": {"steps": 6, "n_samples": 24},
     "05_the_prior": {"n_samples": 48},
+    "06_one_object": {"steps": 4, "n_samples": 40},
 }
 
 
