@@ -255,7 +255,14 @@ class KernelDenoiser(nn.Module):
 # ----------------------------------------------------------------------------------- all roads, one task
 
 
-def estimator(name: str, split: PUSplit, prior: float | None = None, found: Sieve | None = None, start: NoisePredictor | None = None) -> Arm:
+def estimator(
+    name: str,
+    split: PUSplit,
+    prior: float | None = None,
+    found: Sieve | None = None,
+    start: NoisePredictor | None = None,
+    scratch: bool = False,
+) -> Arm:
     """The training task of a row of the table of notebook 06; see `ESTIMATORS`.
 
     "rejection", "guidance" and "safe_denoiser" train on U alone ("unsupervised") and differ in how they draw.
@@ -264,8 +271,8 @@ def estimator(name: str, split: PUSplit, prior: float | None = None, found: Siev
         split: the data.
         prior: assumed prior; the true one when None.
         found: the sieve of this split, for those that need one (`SIEVING`).
-        start: weights to start from; the shipped ones when None. Where it is given, as in training from scratch, a cap follows the
-            running level.
+        start: weights to start from; the shipped ones when None.
+        scratch: whether these are fresh ones, whose losses are no level: a cap then follows the running level.
 
     Raises:
         ValueError: an unknown name, a prior outside [0, 1), or no sieve where one is needed.
@@ -276,7 +283,7 @@ def estimator(name: str, split: PUSplit, prior: float | None = None, found: Siev
     if found is None and name in SIEVING:
         raise ValueError(f"found must be the split's sieve for {name!r}; got None")
     u, s, exact = split.unlabeled, split.sensitive, lambda lu, ls: normal_part(lu, ls, b)
-    level = {"cap_level": "start" if start is None else "running"}
+    level = {"cap_level": "running" if scratch else "start"}
     off, tasks = {"cap": None}, {
         "oracle": lambda: (split.oracle_normal, None, unsupervised_risk, None, off),
         "supervised": lambda: (u, s, supervised_risk, None, off),
@@ -287,7 +294,7 @@ def estimator(name: str, split: PUSplit, prior: float | None = None, found: Siev
         "pu_paper": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b) if len(ls) else lu.mean(), None, off | {"shared": True}),
         "pu_capped": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b), None, level),
         "pu_sieved": lambda: sieved(u, s, found, b) + (None, level | {"cap": 2.0}),
-        "pu_pushed": lambda: (u[found.unlabeled < LENIENT], s, exact, None, level | ({} if start is None else {"cap": 2.0})),
+        "pu_pushed": lambda: (u[found.unlabeled < LENIENT], s, exact, None, level),
         "siss": lambda: (u, s, exact, None, off | {"budget": 0.1}),
     }
     task = tasks.get(name, lambda: (u, None, unsupervised_risk, None, off))()

@@ -141,7 +141,7 @@ def test_estimators_take_what_they_say(found):
     assert len(filtered.unlabeled) == len(SPLIT.unlabeled) - round(SPLIT.prior * len(SPLIT.unlabeled))
     soft = rivals.estimator("soft_filter", SPLIT, found=found, start=start)
     assert torch.equal(soft.weights[0], 1 - found.unlabeled) and soft.sensitive is None
-    ours = rivals.estimator("pu_sieved", SPLIT, found=found, start=start)
+    ours = rivals.estimator("pu_sieved", SPLIT, found=found, start=start, scratch=True)
     assert len(ours.sensitive) == int((found.sensitive < 0.5).sum()) and ours.changes == {"cap_level": "running", "cap": 2.0}
     pushed = rivals.estimator("pu_pushed", SPLIT, found=found)
     assert len(pushed.sensitive) == len(SPLIT.sensitive) and pushed.changes == {"cap_level": "start"}
