@@ -84,35 +84,43 @@ def parts_of_guidance(split: PUSplit, seed: int, steps: int, classifier_steps: i
     return copy.deepcopy(record.model), classifier
 
 
-def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n: int, classifier_steps: int, folder) -> dict:
-    """One run: "images", `n` drawings as uint8, "curve" (step, risk, loss on U, on S), and "profile"; kept in `folder`."""
+def trained(name: str, split: PUSplit, seed: int, start: str, settings: dict, folder) -> tuple[NoisePredictor, np.ndarray]:
+    """The model of one run, and its curve (step, risk, loss on U, on S), [steps, 4]; resumed from its checkpoints in `folder`."""
+    found = sieve_of(split, seed) if name in SIEVING else None
+    run = digest(*facts(name, split, settings))
+    begun, curve = None, []
+    if start == "scratch":
+        first = "pu_sieved" if name == "pu_pushed" else name
+        task = estimator(first, split, found=found, start=new_model(seed=seed), scratch=True)
+        for record in task.fit(settings | {"seed": seed}, folder / f"{start}_{split.normal}_{first}_{seed}_{run}.checkpoint"):
+            curve.append((record.step, record.risk, record.loss_u, record.loss_s))
+        begun, settings, start = copy.deepcopy(record.model), STARTS["tuned"] | {"steps": last_steps(settings)}, "scratch_last"
+    task = estimator(name, split, found=found, start=begun)
+    for record in task.fit(settings | {"seed": seed}, folder / f"{start}_{split.normal}_{name}_{seed}_{run}.checkpoint"):
+        curve.append((len(curve) + 1, record.risk, record.loss_u, record.loss_s))
+    return record.model, np.array(curve)
+
+
+def facts(name: str, split: PUSplit, settings: dict) -> tuple:
+    """What a run depends on, besides its name, split and seed."""
     weights = manifest()[f"weights/{'oracle' if name == 'oracle' else 'base'}_{split.normal}.safetensors"]["sha256"]
-    trains = "unsupervised" if name in DRAWING else name
-    run, key = (digest(settings, split.prior, len(split.sensitive), weights, *rest) for rest in ([], [DRAWN[start], n, classifier_steps]))
+    return settings, split.prior, len(split.sensitive), weights
+
+
+def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n: int, classifier_steps: int, folder) -> dict:
+    """One run: "images", `n` drawings as uint8, "curve" (see `trained`), and "profile"; kept in `folder`."""
+    key = digest(*facts(name, split, settings), DRAWN[start], n, classifier_steps)
 
     def make() -> dict:
-        found = sieve_of(split, seed) if trains in SIEVING else None
-        begun, curve = None, []
-        if start == "scratch":
-            first = "pu_sieved" if trains == "pu_pushed" else trains
-            task = estimator(first, split, found=found, start=new_model(seed=seed), scratch=True)
-            for record in task.fit(settings | {"seed": seed}, folder / f"{start}_{split.normal}_{first}_{seed}_{run}.checkpoint"):
-                curve.append((record.step, record.risk, record.loss_u, record.loss_s))
-            begun = copy.deepcopy(record.model)
-        last = settings if start == "tuned" else STARTS["tuned"] | {"steps": last_steps(settings)}
-        task = estimator(trains, split, found=found, start=begun)
-        for record in task.fit(last | {"seed": seed}, folder / f"{start}_last_{split.normal}_{trains}_{seed}_{run}.checkpoint"):
-            curve.append((len(curve) + 1, record.risk, record.loss_u, record.loss_s))
-        seen = {"curve": np.array(curve), "profile": profile(record.model, split)}
-        model, draw = record.model, lambda model, n: sample(model, n, task.start.schedule, **DRAWN[start], seed=1000 + seed)
-        if name == "rejection":
-            passed = kept_by(sieve_of(split, seed), draw(model, round(SURPLUS * n) + 8))
-            return {"images": to_bytes(passed[:n]), **seen}
-        if name in DRAWING:
+        model, curve = trained("unsupervised" if name in DRAWING else name, split, seed, start, settings, folder)
+        seen = {"curve": curve, "profile": profile(model, split)}
+        schedule, many = model.schedule, round(SURPLUS * n) + 8 if name == "rejection" else n
+        if name in ("guidance", "safe_denoiser"):
             eps_s, classifier = parts_of_guidance(split, seed, settings["steps"], classifier_steps)
-            eps_s = eps_s if name == "guidance" else KernelDenoiser(split.sensitive, task.start.schedule).to(device())
+            eps_s = eps_s if name == "guidance" else KernelDenoiser(split.sensitive, schedule).to(device())
             model = Guided(model, eps_s, classifier)
-        return {"images": to_bytes(draw(model, n)), **seen}
+        images = sample(model, many, schedule, **DRAWN[start], seed=1000 + seed)
+        return {"images": to_bytes(kept_by(sieve_of(split, seed), images)[:n] if name == "rejection" else images), **seen}
 
     return kept(folder / f"{start}_{split.normal}_{name}_{seed}_{key}.npz", make)
 
