@@ -180,11 +180,11 @@ def questions(markdown: str) -> dict[str, dict[str, str]]:
 def guide(lessons: Sequence[Lesson], markdown: str) -> str:
     """The teaching guide as Markdown."""
     written, asked = sections(markdown), questions(markdown)
-    lectures = [[lessons[0]], list(lessons[1:3]), list(lessons[3:])]
+    lectures = [lessons[:1], *(lessons[i : i + 2] for i in range(1, len(lessons), 2))]
     chapters = {
         "At a glance": glance(lessons),
         "Half a day": f"Four hours.\n\n{plan_table(plan(lessons, 240, breaks=2))}",
-        "Three lectures": "\n\n".join(f"### Lecture {i}, 90 minutes\n\n{plan_table(plan(part, 90))}" for i, part in enumerate(lectures, 1)),
+        "Lectures": "\n\n".join(f"### Lecture {i}, 90 minutes\n\n{plan_table(plan(part, 90))}" for i, part in enumerate(lectures, 1)),
         "Before class": written["Before class"],
         "What goes wrong in class": written["What goes wrong in class"],
         "Slides, handouts, marking": written["Slides, handouts, marking"],

@@ -649,6 +649,34 @@ def line_panels(
     return render(figure, alt)
 
 
+def interval_panels(
+    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[Sequence[float]]]]], x_label: str, alt: str, level: float | None = None, width: float = 9.0
+) -> Picture:
+    """Panels {y label: {name: (x, [(value, low, high), ...])}} with one logarithmic x axis; a name has the same look in all panels.
+
+    `level`: a dotted horizontal line.
+    """
+    figure, axes = new_figure(width, 3.4, 1, len(panels))
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    places = sorted({x for lines in panels.values() for xs, _ in lines.values() for x in xs})
+    palette, marks = [NORMAL, SENSITIVE, ACCENT, INK], "osD^"
+    for axis, (y_label, lines) in zip(axes[0], panels.items(), strict=True):
+        for name, (x, found) in lines.items():
+            i = names.index(name)
+            value, low, high = np.array(found, dtype=float).T
+            x = np.array(x) * 1.04 ** (i - (len(names) - 1) / 2)  # side by side
+            ends = np.maximum([value - low, high - value], 0)
+            axis.errorbar(x, value, ends, color=palette[i % 4], marker=marks[i % 4], markersize=5, linewidth=1.6, capsize=3, label=name)
+        axis.set(xscale="log", xlabel=x_label, ylabel=y_label)
+        axis.set_xticks(places, [f"{x:,}" for x in places])
+        axis.minorticks_off()
+        if level is not None:
+            axis.axhline(level, color=INK, linestyle=":", linewidth=1)
+    handles = {handle.get_label(): handle for axis in axes[0] for handle in axis.get_legend_handles_labels()[0]}
+    figure.legend(handles=list(handles.values()), frameon=False, loc="outside lower center", ncols=4)
+    return render(figure, alt)
+
+
 def sieve(r_u: Tensor, r_s: Tensor, hidden: Tensor, threshold: float, alt: str) -> Picture:
     """p(sensitive | x) of the images of U, [n], by what they are (`hidden`, bool [n]), and of S, [m], with a threshold. Made for sliders."""
     figure, left, right = _placed(8.6, 3.3, (0.08, 0.17, 0.40, 0.72), (0.57, 0.17, 0.40, 0.72))

@@ -43,6 +43,10 @@ FIGURES = {
     "densities": lambda: plots.densities_and_samples({"d": (WORLD.signed_density(plots.grid_points(2.5, 30), 0.3), GROUPS)}, COLOURS, ALT),
     "slopes": lambda: plots.slopes(torch.logspace(-2, 2, 20), {"a": torch.logspace(1, -3, 20)}, {"band": (0.1, 1.0)}, ALT),
     "results": lambda: plots.results(ROWS, ALT),
+    "estimators": lambda: plots.estimators([row | {"arm": arm, "frechet_ratio": [1.0, 0.9, 1.1]} for row, arm in zip(ROWS, ("oracle", "pu_paper", "filter"))], "abc", [False, True, False], ALT),
+    "line panels": lambda: plots.line_panels({"p": {"a": ([1, 10], [1, 100])}, "q": {"b": ([1, 10], [2, 3])}}, "x", "y", ALT, log_x=True),
+    "interval panels": lambda: plots.interval_panels({"y": {"a": ([10, 20], [(1, 0.9, 1.2), (2, 1.8, 2.1)])}, "z": {"b": ([10, 20], [(3, 2, 4)] * 2)}}, "x", ALT, level=1.5),
+    "sieve": lambda: plots.sieve(torch.linspace(0, 1, 40), torch.linspace(0.2, 1, 10), torch.arange(40) > 30, 0.5, ALT),
 }
 
 

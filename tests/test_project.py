@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pulib import rivals
 from pulib.data import DATA, manifest, read_verified
 from pulib.evaluation import load_results
 
@@ -146,6 +147,53 @@ def test_benchmark_of_the_estimators_runs_on_a_small_scale(tmp_path, monkeypatch
     assert [row["arm"] for row in rows] == arms and all(row["n"] == 16 for row in rows)
     assert [row["cost"]["calls"] for row in rows] == [1, 1, 1, 1.1, 3, 2]
     assert len(list((tmp_path / "estimators_smoke").glob("*.npz"))) == len(arms)  # kept: a second call draws nothing
+
+
+def test_benchmark_from_scratch_trains_all_arms_on_a_small_scale(tmp_path, monkeypatch):
+    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
+    command = [sys.executable, str(ROOT / "tests/benchmarks/estimators.py"), "--json", "--smoke", "--start", "scratch", "--splits", "even", "--seeds", "0"]
+    run = subprocess.run([*command, "--arms", "oracle", "pu_paper", "pu_pushed"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    rows = {row["arm"]: row for row in map(json.loads, run.stdout.splitlines())}
+    assert rows.keys() == {"oracle", "pu_paper", "pu_pushed"} and all(row["cost"]["steps"] == 4 for row in rows.values())
+    refused = subprocess.run([*command, "--arms", "guidance"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "only go with --start tuned" in refused.stderr
+
+
+def test_benchmark_of_the_labels_runs_on_a_small_scale(tmp_path, monkeypatch):
+    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
+    command = [sys.executable, str(ROOT / "tests/benchmarks/label_efficiency.py"), "--json", "--smoke", "--arms", "filter", "pu_paper", "--seeds", "0"]
+    for more, expected in ((["--labels", "10"], [0, 10, 10]), (["--biased"], [0, 119, 119])):
+        run = subprocess.run([*command, *more], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert [json.loads(line)["labels"] for line in run.stdout.splitlines()] == expected
+
+
+def test_benchmark_of_the_calls_runs_on_a_small_scale(tmp_path, monkeypatch):
+    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
+    command = [sys.executable, str(ROOT / "tests/benchmarks/sampling_cost.py"), "--json", "--smoke", "--arms", "unsupervised"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert rows[0]["solver"] == "DDPM" and rows[0]["ratio"] == [1.0, 1.0, 1.0] and len(rows) == 16
+
+
+@pytest.mark.parametrize("normal", ["even", "odd"])
+def test_committed_table_of_the_estimators_keeps_what_is_said_of_it(normal):
+    rows = {row["arm"]: row for row in load_results("06_estimators_tuned") if row["split"] == normal}
+    assert rows.keys() == rivals.ESTIMATORS.keys() and all(row["n"] >= 5000 and row["seeds"] >= 3 for row in rows.values())
+    ours, oracle = rows.pop("pu_pushed"), rows.pop("oracle")
+    assert ours["nsr"] >= max(0.98, oracle["nsr"] - 0.01) and ours["frechet_ratio"][0] <= 1.05
+    for row in rows.values():
+        assert ours["nsr"] > row["nsr"] or ours["frechet"] < row["frechet"], row["arm"]  # none is better in both
+
+
+@pytest.mark.parametrize("normal", ["even", "odd"])
+def test_committed_runs_from_scratch_keep_what_is_said_of_them(normal):
+    rows = {row["arm"]: row for row in load_results("06_estimators_scratch") if row["split"] == normal}
+    paper, ours, oracle = rows["pu_paper"], rows["pu_pushed"], rows["oracle"]
+    assert paper["story"]["loss_s"][-1] > 3 * paper["story"]["loss_u"][-1] and paper["frechet_ratio"][0] > 1.5  # it ran away
+    assert ours["nsr"] >= max(0.98, oracle["nsr"] - 0.01) and ours["frechet_ratio"][0] <= 1.05
 
 
 def test_benchmark_of_the_slider_runs_on_a_small_scale():

@@ -384,7 +384,7 @@ def test_guide_has_every_wrong_answer_and_plans_that_add_up():
     for table in re.findall(r"\| from \|.*?\| end \|", text, re.DOTALL):
         minutes = [int(n) for n in re.findall(r"^\| \d+:\d\d \| (\d+) \|", table, re.MULTILINE)]
         assert f"**{sum(minutes)}**" in table and sum(minutes) in (90, 240)
-    assert text.count("| end |") == 4
+    assert text.count("| end |") == 5
 
 
 def test_every_exercise_has_its_card_or_its_notebook_has_none():

@@ -1,34 +1,50 @@
-"""How many labeled sensitive images does it take? The figure of notebook 06.
+"""How many labeled sensitive images does it take, and which? Figure and numbers of notebook 06.
 
     python tests/benchmarks/label_efficiency.py --json            # about an hour on two cores; goes on where it was stopped
+    python tests/benchmarks/label_efficiency.py --json --biased   # only some of the sensitive digits are labeled
     python tests/benchmarks/label_efficiency.py --json --smoke    # a minute; writes nothing into data/
 
 Rows as in estimators.py, whose settings, judge and drawing noise it shares, with the number of labeled images as "labels". U is the
 same for all of them, and a smaller S is a part of a larger one. The oracle knows no S, so it has one row, with 0 labels.
+With --biased "read_sensitive" counts the drawings that the judge takes for each of the sensitive digits.
 """
 
 import argparse
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from estimators import CLASSIFIER_STEPS, SAMPLES_PER_SEED, STARTS, drawings
 from kept import to_images
 from pu_table import pool, ratio_to_oracle
 
-from pulib.data import BUILD, DATA, load_pu, record_sha256, write_atomic
+from pulib.data import BUILD, DATA, PUSplit, load_pu, record_sha256, write_atomic
 from pulib.evaluation import load_judge, read, report, ruler
 from pulib.rivals import FAST
 
-RESULTS = "results/06_label_efficiency.json"
+RESULTS = {False: "results/06_label_efficiency.json", True: "results/06_label_bias.json"}
 COMMAND = "python tests/benchmarks/label_efficiency.py --json"
 LABELS = (10, 25, 50, 100, 200)
+LABELED = (1, 3, 5)  # the digits in a biased S; U holds 7 and 9 as well
 ARMS = ("filter", "pu_paper", "pu_pushed")
+
+
+def splits(labels: list[int], biased: bool) -> Iterator[PUSplit]:
+    """Splits that differ in S alone."""
+    if not biased:
+        yield from (load_pu("even", n_sensitive=n) for n in labels)
+        return
+    split = load_pu("even", n_sensitive=200)
+    digits = read(load_judge(), split.sensitive).digits
+    yield replace(split, sensitive=split.sensitive[torch.isin(digits, torch.tensor(LABELED))])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print rows as JSON lines")
     parser.add_argument("--smoke", action="store_true", help="a few steps and samples, to see that it runs")
+    parser.add_argument("--biased", action="store_true", help=f"label none but the digits {LABELED}")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--labels", nargs="+", type=int, default=list(LABELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -39,23 +55,26 @@ def main() -> None:
     settings = STARTS["tuned"] | ({"steps": 2} if args.smoke else {})
     n, classifier_steps = (16, 2) if args.smoke else (SAMPLES_PER_SEED, CLASSIFIER_STEPS)
     folder, judge, rows = BUILD / ("estimators_smoke" if args.smoke else "estimators"), load_judge(), []
-    oracle = None
-    for name, labels in [("oracle", 0), *((name, labels) for labels in args.labels for name in args.arms)]:
-        split = load_pu("even", n_sensitive=labels) if labels else load_pu("even")
-        made = [drawings(name, split, seed, "tuned", settings, n, classifier_steps, folder) for seed in args.seeds]
+    measured, oracle = load_pu("even"), None  # the same held-out images for all
+    for name, split in [("oracle", measured), *((name, split) for split in splits(args.labels, args.biased) for name in args.arms)]:
+        where = folder / "biased" if args.biased and name != "oracle" else folder
+        made = [drawings(name, split, seed, "tuned", settings, n, classifier_steps, where) for seed in args.seeds]
         runs = [read(judge, to_images(run["images"])) for run in made]
         pooled = pool(runs)
         oracle = oracle or pooled
-        measured = load_pu("even")  # the same held-out images for all
-        row = report(pooled, measured, judge).row("even", name, len(args.seeds)) | {"labels": labels}
+        row = report(pooled, measured, judge).row("even", name, len(args.seeds)) | {"labels": 0 if name == "oracle" else len(split.sensitive)}
         row["nsr_by_seed"] = [round(report(seen, measured, judge).nsr, 4) for seen in runs]
         row["frechet_ratio"] = ratio_to_oracle(pooled.features, oracle.features, ruler(judge, measured).reference)
+        if args.biased:
+            row["read_sensitive"] = {str(digit): int((pooled.digits == digit).sum()) for digit in (1, 3, 5, 7, 9)}
         rows.append(row)
         print(json.dumps(row) if args.json else row, flush=True)
-    if not args.smoke and set(args.labels) >= set(LABELS) and set(args.arms) == set(ARMS) and len(args.seeds) >= 3:
-        content = {"command": COMMAND, "settings": settings, "sampling": FAST, "rows": rows}
-        write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
-        record_sha256(RESULTS, command=COMMAND)
+    whole = set(args.arms) == set(ARMS) and (args.biased or set(args.labels) >= set(LABELS))
+    if not args.smoke and whole and len(args.seeds) >= 3:
+        command = COMMAND + (" --biased" if args.biased else "")
+        content = {"command": command, "settings": settings, "sampling": FAST, "rows": rows}
+        write_atomic(DATA / RESULTS[args.biased], (json.dumps(content, indent=1) + "\n").encode())
+        record_sha256(RESULTS[args.biased], command=command)
 
 
 if __name__ == "__main__":
