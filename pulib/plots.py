@@ -604,7 +604,7 @@ def draw_ideal_nsr(axis: Axes, true_prior: float, largest: float) -> None:
 
 
 def estimators(rows: Sequence[dict], names: Sequence[str], front: Sequence[bool], alt: str, width: float = 9.0) -> Picture:
-    """NSR and Fréchet distance of every method with their intervals, one line each; those on the front have filled marks.
+    """NSR, and Fréchet distance over the oracle's, of every method with their intervals, one line each; those on the front have filled marks.
 
     `rows` as tests/benchmarks/estimators.py writes them, the oracle's among them; `names` are what stands at the lines.
     """
@@ -614,17 +614,15 @@ def estimators(rows: Sequence[dict], names: Sequence[str], front: Sequence[bool]
     oracle = next(row for row in rows if row["arm"] == "oracle")
     for i, (row, filled) in enumerate(zip(rows, front, strict=True)):
         colour = INK if row is oracle else NORMAL if row["arm"].startswith("pu_") else SENSITIVE
-        style = {"color": colour, "markerfacecolor": colour if filled else "white", "capsize": 3, "linewidth": 1.2}
-        ratio, *ends = row["frechet_ratio"]
-        low, high = (end * oracle["frechet"] for end in ends)
-        for axis, mark, value, ends in ((left, "o", row["nsr"], (row["nsr_low"], row["nsr_high"])), (right, "s", row["frechet"], (low, high))):
-            axis.errorbar(value, i, xerr=[[max(0, value - ends[0])], [max(0, ends[1] - value)]], fmt=mark, **style)
+        for axis, mark, (value, *ends) in ((left, "o", [row[key] for key in ("nsr", "nsr_low", "nsr_high")]), (right, "s", row["frechet_ratio"])):
+            axis.plot(ends, [i, i], color=colour, marker="|", markersize=6, linewidth=1.2)
+            axis.plot(value, i, mark, color=colour, markerfacecolor=colour if filled else "white")
     left.set_yticks(range(len(rows)), names)
     left.invert_yaxis()
     left.axvline(oracle["nsr"], color=INK, linestyle=":", linewidth=1, zorder=0)
-    right.axvline(oracle["frechet"], color=INK, linestyle=":", linewidth=1, zorder=0)
+    right.axvline(1, color=INK, linestyle=":", linewidth=1, zorder=0)
     left.set(xlabel="non-sensitive rate\n(higher is better)")
-    right.set(xlabel="Fréchet distance\n(lower is better)", xlim=(0, None))
+    right.set(xlabel="Fréchet distance over the oracle's\n(lower is better)", xlim=(0, None))
     handles = [Line2D([], [], color=c, marker="o", linestyle="", label=name) for c, name in ((INK, "oracle"), (NORMAL, "PU risk"), (SENSITIVE, "others"))]
     handles.append(Line2D([], [], color=UNLABELED, marker="o", markerfacecolor="white", linestyle="", label="hollow: not on the front"))
     figure.legend(handles=handles, frameon=False, loc="outside upper center", ncols=4)
@@ -665,8 +663,8 @@ def interval_panels(
             i = names.index(name)
             value, low, high = np.array(found, dtype=float).T
             x = np.array(x) * 1.04 ** (i - (len(names) - 1) / 2)  # side by side
-            ends = np.maximum([value - low, high - value], 0)
-            axis.errorbar(x, value, ends, color=palette[i % 4], marker=marks[i % 4], markersize=5, linewidth=1.6, capsize=3, label=name)
+            axis.plot(x, value, color=palette[i % 4], marker=marks[i % 4], markersize=5, linewidth=1.6, label=name)
+            axis.plot([x, x], [low, high], color=palette[i % 4], marker="_", markersize=7, linewidth=1.2)
         axis.set(xscale="log", xlabel=x_label, ylabel=y_label)
         axis.set_xticks(places, [f"{x:,}" for x in places])
         axis.minorticks_off()

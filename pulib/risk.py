@@ -84,7 +84,7 @@ def normal_part(loss_u: Tensor, loss_s: Tensor, prior: float) -> Tensor:
 def weighted_part(loss_u: Tensor, loss_s: Tensor, weight_u: Tensor, weight_s: Tensor, prior: float) -> Tensor:
     """E_U[w l] - prior E_S[w l], which estimates (1 - prior) E_N[w l] whatever the weight w(x) of an image is.
 
-    It is `normal_part` of the loss w l. The nearer w is to p(normal | x), the less is left to subtract.
+    It is `normal_part` of the loss w l. The smaller w is on sensitive images, the less is left to subtract.
 
     Args:
         loss_u, weight_u: l and w of unlabeled images, [n_u].

@@ -20,14 +20,14 @@ def generator(seed: int = 0) -> torch.Generator:
 # --------------------------------------------------------------------------------------- weighted risk
 
 
-@given(st.integers(0, 1000), st.floats(0.05, 0.6))
-def test_any_weights_leave_the_normal_part_times_the_weights(seed, prior):
-    """E_U[w l] - prior E_S[w l] = (1 - prior) E_N[w l], whatever w is: on a U that is made of S and N in these shares."""
-    g = generator(seed)
-    loss_s, loss_n, w_s, w_n = (torch.rand(50, generator=g).double() for _ in range(4))
-    mean_u = prior * (w_s * loss_s).mean() + (1 - prior) * (w_n * loss_n).mean()
-    value = risk.normal_part(mean_u.reshape(1), w_s * loss_s, prior)
-    assert value.item() == pytest.approx(((1 - prior) * (w_n * loss_n).mean()).item(), rel=1e-9)
+@given(st.integers(0, 1000), st.integers(1, 30))
+def test_any_weights_leave_the_normal_part_times_the_weights(seed, sensitive):
+    """E_U[w l] - prior E_S[w l] = (1 - prior) E_N[w l], whatever w is: on a U that is S and N together."""
+    g, normal = generator(seed), 40
+    loss, weight = (torch.rand(sensitive + normal, generator=g).double() for _ in range(2))
+    prior = sensitive / (sensitive + normal)
+    value = risk.weighted_part(loss, loss[:sensitive], weight, weight[:sensitive], prior)
+    assert value.item() == pytest.approx(((1 - prior) * (weight * loss)[sensitive:].mean()).item(), rel=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------- sieve
@@ -61,6 +61,13 @@ def test_the_sieve_judges_new_images(found):
     assert 90 <= len(kept) <= 105
     with pytest.raises(ValueError, match="images"):
         found(SPLIT.heldout_normal[:0])
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.9])
+def test_s_tells_which_share_of_what_passes_is_sensitive(threshold, found):
+    true = SPLIT.unlabeled_is_sensitive[found.unlabeled < threshold].double().mean().item()
+    left = rivals.leftover_prior(found.unlabeled, found.sensitive, SPLIT.prior, threshold)
+    assert left == pytest.approx(true, abs=0.01) and left < SPLIT.prior / 2
 
 
 @pytest.mark.parametrize("prior", [0, 1.0, "0.1"])
@@ -105,6 +112,18 @@ def test_the_kernel_denoiser_is_the_posterior_mean():
         torch.testing.assert_close(eps[i].double(), (xt[i].double() - a.sqrt() * x0) / (1 - a).sqrt(), rtol=1e-3, atol=1e-3)
 
 
+def test_shares_of_the_kernel_count_like_images():
+    """An image with share 2 counts like two of it; one of share -1 takes out what stands for it among the others: a PU risk, exactly."""
+    a, b = torch.randn(2, 2, generator=generator()), torch.randn(3, 2, generator=generator(1))
+    xt, levels = torch.randn(6, 2, generator=generator(2)), (torch.full((6, 1), 0.6), torch.full((6, 1), 0.8))
+    alone = rivals.kernel_noise(xt, a, *levels)
+    torch.testing.assert_close(rivals.kernel_noise(xt, a, *levels, torch.tensor([2.0, 2.0])), alone)
+    twice = rivals.kernel_noise(xt, torch.cat([a, b, b]), *levels)
+    torch.testing.assert_close(rivals.kernel_noise(xt, torch.cat([a, b]), *levels, torch.tensor([1.0, 1, 2, 2, 2])), twice)
+    taken_out = rivals.kernel_noise(xt, torch.cat([a, b, b]), *levels, torch.tensor([1.0, 1, 1, 1, 1, -1, -1, -1]))
+    torch.testing.assert_close(taken_out, alone, rtol=1e-3, atol=1e-3)
+
+
 def test_near_one_image_the_kernel_finds_the_noise_that_was_added():
     images, noise, t = SPLIT.sensitive[:20], torch.randn(20, 1, 28, 28, generator=generator()), torch.full((20,), 200)
     eps = rivals.KernelDenoiser(images, SCHEDULE)(diffusion.add_noise(images, t, noise, SCHEDULE), t)
@@ -147,6 +166,20 @@ def test_estimators_take_what_they_say(found):
     assert len(pushed.sensitive) == len(SPLIT.sensitive) and pushed.changes == {"cap_level": "start"}
     assert torch.equal(pushed.unlabeled, ours.unlabeled) and len(pushed.unlabeled) == int((found.unlabeled < 0.5).sum())
     assert len(rivals.estimator("oracle", SPLIT).unlabeled) == int((~SPLIT.unlabeled_is_sensitive).sum())
+
+
+def test_estimators_have_the_risks_they_name(found):
+    b, left = SPLIT.prior, rivals.leftover_prior(found.unlabeled, found.sensitive, SPLIT.prior, 0.5)
+    loss_u, loss_s = torch.tensor([10.0, 20.0]), torch.tensor([100.0, 500.0])
+    exact = 15 - 300 * b
+    values = {
+        "unsupervised": 15.0, "filter": 15.0, "pu_linear": exact, "pu_clip": 0.0, "pu_paper": -exact, "pu_capped": -exact,
+        "pu_sieved": 15 - 300 * left, "pu_pushed": exact, "siss": exact,
+    }  # fmt: skip
+    for name, value in values.items():
+        task = rivals.estimator(name, SPLIT, found=found)
+        assert task.objective(loss_u, loss_s).item() == pytest.approx(value, rel=1e-5), name
+    assert exact < 0 and rivals.estimator("siss", SPLIT).changes["budget"] == 0.1 and rivals.estimator("pu_paper", SPLIT).changes["shared"]
 
 
 def test_estimators_refuse_what_they_cannot_use():

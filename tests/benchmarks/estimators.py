@@ -5,7 +5,8 @@
     python tests/benchmarks/estimators.py --json --start scratch                   # from fresh weights, 2,500 steps and 200 more
     python tests/benchmarks/estimators.py --json --smoke                           # a minute; writes nothing into data/
 
-Every arm has the same network, steps, batches of U, settings, judge and drawing noise; what differs stands in `rivals.estimator`.
+Every arm has the same network, steps, settings, judge and drawing noise; what differs stands in `rivals.estimator`. An arm that drops
+images of U has batches of its own, and "pu_paper" draws as many images at once from U and S together.
 "tuned" starts all arms but the oracle from the shipped model of U, the oracle from the shipped model of the normal images.
 "scratch" starts them from the same fresh weights for 2,500 steps; then each has the 200 steps of "tuned". "pu_pushed" is what
 "pu_sieved" is up to these 200.
@@ -15,8 +16,11 @@ A row pools the seeds; "frechet_ratio" is the Fréchet distance over the oracle'
 
 import argparse
 import copy
+import hashlib
+import inspect
 import json
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,14 +36,18 @@ from pulib.rivals import (
     ESTIMATORS,
     FAST,
     FINE_TUNING,
+    LENIENT,
     SIEVING,
+    Arm,
     Guided,
     KernelDenoiser,
+    NoisyClassifier,
     Sieve,
     estimator,
     kept_by,
     noisy_classifier,
     sieve,
+    sieved,
 )
 from pulib.training import Settings, device, fit, new_model
 
@@ -52,14 +60,15 @@ SAMPLES_PER_SEED = 1700
 DRAWN = {"tuned": FAST, "scratch": dict(steps=50, eta=1.0, order=2)}  # a model of few steps draws better with fresh noise at each call
 DRAWING = ("rejection", "guidance", "safe_denoiser")  # train on U alone; what they add, they add while drawing
 ARMS = {"tuned": tuple(ESTIMATORS), "scratch": ("oracle", "filter", "pu_paper", "pu_sieved", "pu_pushed")}
+SUBTRACTING = ("pu_linear", "pu_clip", "pu_paper", "pu_capped")  # E_U[l] - prior E_S[l], in some form
 LEVELS = tuple(range(50, 1000, 100))
 SETS = ("normal, held out", "S", "hidden in U", "sensitive, held out")
 SURPLUS = 1.15  # drawings made for each that rejection lets pass
-COSTS = {  # calls of a network for each step of drawing; what must be shipped; does it hold where the weights are given away?
-    "rejection": (1 / (1 - 1 / 11), "model and classifier", False),
-    "guidance": (3, "models of U and of S, classifier", False),
-    "safe_denoiser": (2, "model of U, the images of S, classifier", False),
-    "unsupervised": (1, "model", False),
+COSTS = {  # calls of a network for each step of drawing; what must be shipped; does it hold where the weights are given away? more training steps
+    "rejection": (1 / (1 - 1 / 11), "model and classifier", False, 0),
+    "guidance": (3, "models of U and of S, classifier", False, STARTS["tuned"]["steps"] + CLASSIFIER_STEPS),
+    "safe_denoiser": (2, "model of U, the images of S, classifier", False, CLASSIFIER_STEPS),
+    "unsupervised": (1, "model", False, 0),
 }
 
 
@@ -73,38 +82,54 @@ def sieve_of(split: PUSplit, seed: int) -> Sieve:
 
 
 @lru_cache
-def parts_of_guidance(split: PUSplit, seed: int, steps: int, classifier_steps: int) -> tuple:
-    """A model of S, trained as long as the arms, and a classifier of noised images."""
+def model_of_s(split: PUSplit, seed: int, steps: int) -> NoisePredictor:
+    """A model of S, trained as long as the arms."""
     task = estimator("unsupervised", split)
-    settings = Settings(**(STARTS["tuned"] | {"steps": steps, "cap": None, "seed": seed}))
-    for record in fit(task.start, split.sensitive, unsupervised_risk, settings):
+    for record in fit(task.start, split.sensitive, unsupervised_risk, Settings(**(STARTS["tuned"] | {"steps": steps, "cap": None, "seed": seed}))):
         pass
-    for classifier in noisy_classifier(split, split.prior, task.start.schedule, Settings(classifier_steps, **CLASSIFYING, seed=seed)):
-        pass
-    return copy.deepcopy(record.model), classifier
+    return copy.deepcopy(record.model)
+
+
+@lru_cache
+def classifier_of(split: PUSplit, seed: int, steps: int) -> NoisyClassifier:
+    """A classifier of noised images."""
+    schedule = estimator("unsupervised", split).start.schedule
+    *_, classifier = noisy_classifier(split, split.prior, schedule, Settings(steps, **CLASSIFYING, seed=seed))
+    return classifier
 
 
 def trained(name: str, split: PUSplit, seed: int, start: str, settings: dict, folder) -> tuple[NoisePredictor, np.ndarray]:
     """The model of one run, and its curve (step, risk, loss on U, on S), [steps, 4]; resumed from its checkpoints in `folder`."""
     found = sieve_of(split, seed) if name in SIEVING else None
     run = digest(*facts(name, split, settings))
-    begun, curve = None, []
+    begun, before = None, np.empty((0, 4))
     if start == "scratch":
         first = "pu_sieved" if name == "pu_pushed" else name
         task = estimator(first, split, found=found, start=new_model(seed=seed), scratch=True)
-        for record in task.fit(settings | {"seed": seed}, folder / f"{start}_{split.normal}_{first}_{seed}_{run}.checkpoint"):
-            curve.append((record.step, record.risk, record.loss_u, record.loss_s))
-        begun, settings, start = copy.deepcopy(record.model), STARTS["tuned"] | {"steps": last_steps(settings)}, "scratch_last"
+        begun, before = followed(task, settings | {"seed": seed}, folder / f"{start}_{split.normal}_{first}_{seed}_{run}.checkpoint")
+        settings, start = STARTS["tuned"] | {"steps": last_steps(settings)}, "scratch_last"
     task = estimator(name, split, found=found, start=begun)
-    for record in task.fit(settings | {"seed": seed}, folder / f"{start}_{split.normal}_{name}_{seed}_{run}.checkpoint"):
-        curve.append((len(curve) + 1, record.risk, record.loss_u, record.loss_s))
-    return record.model, np.array(curve)
+    model, curve = followed(task, settings | {"seed": seed}, folder / f"{start}_{split.normal}_{name}_{seed}_{run}.checkpoint")
+    curve[:, 0] += len(before)
+    return model, np.concatenate([before, curve])
+
+
+def followed(task: Arm, settings: dict, checkpoint: Path) -> tuple[NoisePredictor, np.ndarray]:
+    """The trained model, and its curve, which is kept beside the checkpoint; of a run that was resumed in its middle, its end."""
+    beside, curve = checkpoint.with_suffix(".npy"), []
+    for record in task.fit(settings, checkpoint):
+        curve.append((record.step, record.risk, record.loss_u, record.loss_s))
+    if len(curve) == settings["steps"]:
+        np.save(beside, curve)
+    return copy.deepcopy(record.model), np.load(beside) if beside.exists() else np.array(curve)
 
 
 def facts(name: str, split: PUSplit, settings: dict) -> tuple:
     """What a run depends on, besides its name, split and seed."""
     weights = manifest()[f"weights/{'oracle' if name == 'oracle' else 'base'}_{split.normal}.safetensors"]["sha256"]
-    return settings, split.prior, len(split.sensitive), weights
+    images = hashlib.sha256(split.unlabeled.numpy().tobytes() + split.sensitive.numpy().tobytes()).hexdigest()
+    recipes = [inspect.getsource(part) for part in (estimator, sieved, sieve, Guided, KernelDenoiser)]
+    return settings, STARTS["tuned"], CLASSIFYING, LENIENT, split.prior, images, weights, recipes
 
 
 def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n: int, classifier_steps: int, folder) -> dict:
@@ -116,9 +141,8 @@ def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n
         seen = {"curve": curve, "profile": profile(model, split)}
         schedule, many = model.schedule, round(SURPLUS * n) + 8 if name == "rejection" else n
         if name in ("guidance", "safe_denoiser"):
-            eps_s, classifier = parts_of_guidance(split, seed, settings["steps"], classifier_steps)
-            eps_s = eps_s if name == "guidance" else KernelDenoiser(split.sensitive, schedule).to(device())
-            model = Guided(model, eps_s, classifier)
+            eps_s = model_of_s(split, seed, settings["steps"]) if name == "guidance" else KernelDenoiser(split.sensitive, schedule).to(device())
+            model = Guided(model, eps_s, classifier_of(split, seed, classifier_steps))
         images = sample(model, many, schedule, **DRAWN[start], seed=1000 + seed)
         return {"images": to_bytes(kept_by(sieve_of(split, seed), images)[:n] if name == "rejection" else images), **seen}
 
@@ -137,15 +161,18 @@ def profile(model: NoisePredictor, split: PUSplit, n: int = 64) -> np.ndarray:
     return np.stack([loss_profile(model, x[:n].to(device()), torch.tensor(LEVELS), model.schedule).mean(1).cpu().numpy() for x in sets])
 
 
-def story(runs: list[dict], prior: float, steps: int, window: int = 50) -> dict:
-    """What training looked like: losses over steps, how often the difference of a batch was negative, and `profile`; means over runs."""
+def story(name: str, runs: list[dict], prior: float, steps: int, window: int = 50) -> dict:
+    """What training looked like, as means over runs: losses over steps, `profile`, and, of a PU risk over all of U, the share of the last
+    fifth of steps in which E_U[l] - prior E_S[l] of the batch was negative."""
     told = {"profile": {name: losses.round(1).tolist() for name, losses in zip(SETS, np.mean([run["profile"] for run in runs], 0))}}
     curves = [run["curve"] for run in runs if len(run["curve"]) == steps]  # one that was resumed has no beginning
     if curves:
-        step, _, loss_u, loss_s = np.mean([curve[: steps // window * window].reshape(-1, window, 4).mean(1) for curve in curves], 0).T
+        windows = np.stack([curve[: steps // window * window].reshape(-1, window, 4) for curve in curves])
+        step, _, loss_u, loss_s = np.ma.masked_invalid(windows).mean((0, 2)).filled(np.nan).T  # a batch without S has no loss of it
         told |= {"steps": step.round().astype(int).tolist(), "loss_u": loss_u.round(1).tolist()}
         if np.isfinite(loss_s).any():
-            told["loss_s"] = [round(float(x), 1) for x in np.nan_to_num(loss_s, nan=-1)]
+            told["loss_s"] = loss_s.round(1).tolist()
+        if name in SUBTRACTING:
             told["fired"] = float(np.mean([(c[:, 2] < prior * c[:, 3])[-steps // 5 :].mean() for c in curves]).round(3))
     return told
 
@@ -162,7 +189,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    arms = args.arms or ARMS[args.start]
+    arms = [name for name in ESTIMATORS if name in (args.arms or ARMS[args.start])]  # the oracle first
     if args.start == "scratch" and set(arms) & set(DRAWING):
         parser.error(f"argument --arms: {', '.join(DRAWING)} only go with --start tuned")
     settings = STARTS[args.start] | ({"steps": 2} if args.smoke else {})
@@ -181,10 +208,10 @@ def main() -> None:
             row["nsr_by_seed"] = [round(report(seen, split, judge).nsr, 4) for seen in runs]
             if oracle is not None:
                 row["frechet_ratio"] = ratio_to_oracle(pooled.features, oracle.features, ruler(judge, split).reference)
-            calls, ships, holds = COSTS.get(name, (1, "model", True))
-            row["cost"] = {"steps": steps, "calls": round(calls, 2), "ships": ships, "holds": holds}
+            calls, ships, holds, more = COSTS.get(name, (1, "model", True, 0))
+            row["cost"] = {"steps": steps + more, "calls": round(calls, 2), "ships": ships, "holds": holds}
             if name not in DRAWING:
-                row["story"] = story(made, split.prior, steps)
+                row["story"] = story(name, made, split.prior, steps)
             rows.append(row)
             print(json.dumps(row) if args.json else row, flush=True)
     if not args.smoke and set(arms) == set(ARMS[args.start]):
@@ -194,11 +221,14 @@ def main() -> None:
 def write_rows(start: str, rows: list[dict], settings: dict) -> None:
     """Put the rows of whole splits into the results file, in place of those that it has of these splits, if they pool no more seeds."""
     name, command = results_file(start), "python tests/benchmarks/estimators.py --json" + (" --start scratch" if start == "scratch" else "")
-    old = json.loads((DATA / name).read_bytes())["rows"] if (DATA / name).exists() else []
-    better = {row["split"] for row in old if row["seeds"] > rows[0]["seeds"]}
+    content = {"command": command, "settings": settings, "sampling": DRAWN[start]}
+    old = json.loads((DATA / name).read_bytes()) if (DATA / name).exists() else {"rows": []}
+    if any(old.get(key) != value for key, value in content.items()):
+        old = {"rows": []}  # of other settings
+    better = {row["split"] for row in old["rows"] if row["seeds"] > rows[0]["seeds"]}
     new = [row for row in rows if row["split"] not in better]
-    rows = sorted([row for row in old if row["split"] not in {row["split"] for row in new}] + new, key=lambda row: row["split"])
-    content = {"command": command, "settings": settings, "sampling": DRAWN[start], "rows": rows}
+    kept_rows = [row for row in old["rows"] if row["split"] not in {row["split"] for row in new}]
+    content["rows"] = sorted(kept_rows + new, key=lambda row: row["split"])
     write_atomic(DATA / name, (json.dumps(content, indent=1) + "\n").encode())
     record_sha256(name, command=command)
 

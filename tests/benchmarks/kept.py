@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,9 @@ def kept(path: Path, make: Callable[[], dict]) -> dict:
     if not path.exists():
         arrays = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}")
+        partial = path.with_name(f".{os.getpid()}.{path.name}")  # another process may make the same
         np.savez_compressed(partial, **arrays)
-        partial.rename(path)
+        partial.replace(path)
     with np.load(path) as found:
         return dict(found)
 

@@ -5,7 +5,7 @@
     python tests/benchmarks/label_efficiency.py --json --smoke    # a minute; writes nothing into data/
 
 Rows as in estimators.py, whose settings, judge and drawing noise it shares, with the number of labeled images as "labels". U is the
-same for all of them, and a smaller S is a part of a larger one. The oracle knows no S, so it has one row, with 0 labels.
+same for all of them, and a smaller S is a part of a larger one. All start from the model of U, which they have to unlearn. The oracle knows no S, so it has one row, with 0 labels.
 With --biased "read_sensitive" counts the drawings that the judge takes for each of the sensitive digits.
 """
 
@@ -36,8 +36,8 @@ def splits(labels: list[int], biased: bool) -> Iterator[PUSplit]:
         yield from (load_pu("even", n_sensitive=n) for n in labels)
         return
     split = load_pu("even", n_sensitive=200)
-    digits = read(load_judge(), split.sensitive).digits
-    yield replace(split, sensitive=split.sensitive[torch.isin(digits, torch.tensor(LABELED))])
+    labeled = torch.isin(split.hidden.sensitive, torch.tensor(LABELED))
+    yield replace(split, sensitive=split.sensitive[labeled], hidden=replace(split.hidden, sensitive=split.hidden.sensitive[labeled]))
 
 
 def main() -> None:
@@ -57,8 +57,7 @@ def main() -> None:
     folder, judge, rows = BUILD / ("estimators_smoke" if args.smoke else "estimators"), load_judge(), []
     measured, oracle = load_pu("even"), None  # the same held-out images for all
     for name, split in [("oracle", measured), *((name, split) for split in splits(args.labels, args.biased) for name in args.arms)]:
-        where = folder / "biased" if args.biased and name != "oracle" else folder
-        made = [drawings(name, split, seed, "tuned", settings, n, classifier_steps, where) for seed in args.seeds]
+        made = [drawings(name, split, seed, "tuned", settings, n, classifier_steps, folder) for seed in args.seeds]
         runs = [read(judge, to_images(run["images"])) for run in made]
         pooled = pool(runs)
         oracle = oracle or pooled

@@ -12,7 +12,7 @@ import json
 from functools import partial
 
 import torch
-from estimators import STARTS, trained
+from estimators import STARTS, facts, trained
 from kept import digest, kept, to_bytes, to_images
 from pu_table import ratio_to_oracle
 
@@ -22,7 +22,7 @@ from pulib.evaluation import load_judge, read, report, ruler
 
 RESULTS = "results/06_sampling_cost.json"
 COMMAND = "python tests/benchmarks/sampling_cost.py --json"
-ARMS = ("oracle", "unsupervised", "pu_pushed")
+ARMS = ("oracle", "pu_pushed")
 CALLS = (10, 15, 20, 25, 50)
 SOLVERS = {  # for `sample`
     "DDIM": dict(eta=0.0, order=1),
@@ -30,7 +30,7 @@ SOLVERS = {  # for `sample`
     "second order with fresh noise": dict(eta=1.0, order=2),
 }
 DDPM = {"steps": 1000, "eta": 1.0, "order": 1}
-SAMPLES = 1000
+SAMPLES = 600
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
         base = None
         ways = {("DDPM", longest["steps"]): longest} | {(solver, calls): {"steps": calls, **how} for calls in CALLS for solver, how in SOLVERS.items()}
         for (solver, calls), how in ways.items():
-            path = folder / f"cost_even_{name}_{digest(settings, how, n)}.npz"
+            path = folder / f"cost_even_{name}_{digest(*facts(name, split, settings), how, n)}.npz"
             drawn = kept(path, partial(draw, model, n, how))
             seen = read(judge, to_images(drawn["images"]))
             base = seen if base is None else base
