@@ -294,7 +294,7 @@ def _backward_within_budget(accelerator: Accelerator, risk: Tensor, loss_u: Tens
 
 
 def within_budget(grad_u: Tensor, grad_s: Tensor, budget: float) -> Tensor:
-    """grad_u + c grad_s with the largest c in [0, 1] at which c ||grad_s|| <= budget ||grad_u||, all [d].
+    """grad_u + k grad_s with the largest k in [0, 1] at which k ||grad_s|| <= budget ||grad_u||, all [d].
 
     (SISS scales the gradient that unlearns so that it cannot outweigh the one that learns; Alberti et al. 2025, arXiv 2503.01034.)
     """

@@ -179,7 +179,7 @@ def test_benchmark_of_the_calls_runs_on_a_small_scale(tmp_path, monkeypatch):
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     rows = [json.loads(line) for line in run.stdout.splitlines()]
-    assert rows[0]["solver"] == "DDPM" and rows[0]["ratio"] == [1.0, 1.0, 1.0] and len(rows) == 16
+    assert rows[0]["solver"] == "DDPM" and rows[0]["ratio"] == [1.0, 1.0, 1.0] and len(rows) == 13
 
 
 @pytest.mark.parametrize("normal", ["even", "odd"])

@@ -1,6 +1,6 @@
 """How many network calls a drawing takes; the figure of notebook 06.
 
-    python tests/benchmarks/sampling_cost.py --json            # about an hour on two cores; goes on where it was stopped
+    python tests/benchmarks/sampling_cost.py --json            # half an hour on two cores; goes on where it was stopped
     python tests/benchmarks/sampling_cost.py --json --smoke    # a minute; writes nothing into data/
 
 The models are those of estimators.py (even digits, tuned, seed 0). Each draws from the same seed by every solver and number of calls;
@@ -23,14 +23,14 @@ from pulib.evaluation import load_judge, read, report, ruler
 RESULTS = "results/06_sampling_cost.json"
 COMMAND = "python tests/benchmarks/sampling_cost.py --json"
 ARMS = ("oracle", "pu_pushed")
-CALLS = (10, 15, 20, 25, 50)
+CALLS = (10, 20, 30, 50)
 SOLVERS = {  # for `sample`
     "DDIM": dict(eta=0.0, order=1),
     "second order": dict(eta=0.0, order=2),
     "second order with fresh noise": dict(eta=1.0, order=2),
 }
 DDPM = {"steps": 1000, "eta": 1.0, "order": 1}
-SAMPLES = 600
+SAMPLES = 400
 
 
 def main() -> None:
