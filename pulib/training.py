@@ -36,6 +36,7 @@ from .diffusion import (
     min_snr_density,
 )
 from .risk import pu_risk
+from .runs import Checkpoints, Stoppable, passed_over
 from .unet import UNet
 
 Objective = Callable[..., Tensor]  # (loss_u [n_u], loss_s [n_s], prior_s [n_s] if priors are drawn) -> risk []
@@ -125,7 +126,7 @@ def fit(
     objective: Objective,
     settings: Settings,
     sensitive: Tensor | None = None,
-    checkpoint: Path | str | None = None,
+    checkpoint: Path | str | Checkpoints | None = None,
     teacher: Teacher | None = None,
     weights: tuple[Tensor, Tensor | None] | None = None,
 ) -> Iterator[StepRecord]:
@@ -146,8 +147,8 @@ def fit(
         unlabeled: [n, ...] images.
         objective: maps per-image losses (summed over pixels), and priors if there are, to a scalar; see `pulib.risk`.
         sensitive: [m, ...] images, or None when the objective ignores them.
-        checkpoint: a file; written every `settings.checkpoint_every` steps and at the end, and resumed from
-            when it exists.
+        checkpoint: a file, or a folder of them (`Checkpoints`); written every `settings.checkpoint_every` steps, at the end, when the loop
+            over the records is left, and before Ctrl-C or SIGTERM ends it; resumed from when it exists.
         teacher: eps(x_t, t, prior) to imitate; must be on the model's device.
         weights: of each image of U, [n], and of S, [m] (or None): its losses count that many times.
 
@@ -175,8 +176,7 @@ def fit(
     start, running = 0, RunningLevels(len(model.schedule))
     if checkpoint is not None:
         task = _task(model, unlabeled, sensitive, objective, settings, weights)
-        if Path(checkpoint).exists():
-            start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler, running)
+        start = resume(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler, running)
     if start == settings.steps:  # nothing left to do: hand over the finished model
         yield StepRecord(start, *[float("nan")] * 3, averaged)
         return
@@ -192,31 +192,44 @@ def fit(
         running.to(device)
         levels = running if settings.cap_level == "running" else loss_levels(_plain(copy.deepcopy(model).to(device)), unlabeled).__getitem__
 
-    for step in range(start, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
-        loss_u, loss_s, *priors = _losses(trained, model.schedule, density, levels, unlabeled, sensitive, settings, step, teacher, accelerator)
-        loss_u, loss_s = _weighted(loss_u, loss_s, weights, settings, step)
-        risk = objective(loss_u, loss_s, *priors)
-        if not torch.isfinite(risk):
-            raise FloatingPointError(
-                f"the risk is {risk.item()} at step {step + 1}; lower lr (now {settings.lr}), or check the images for nan"
-            )
-        optimizer.zero_grad()
-        if settings.budget is None or sensitive is None:
-            accelerator.backward(risk * accelerator.num_processes)  # which takes the mean of the processes' gradients; see `together`
-        else:
-            _backward_within_budget(accelerator, risk, loss_u, loss_s, list(trained.parameters()), settings.budget)
-        accelerator.clip_grad_norm_(trained.parameters(), settings.clip_norm)
-        optimizer.step()
-        average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
-        done = step + 1
-        if checkpoint is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
-            if accelerator.is_main_process:
-                save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler, running)
-            accelerator.wait_for_everyone()
-        mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
-        yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
+    done = saved = start
+
+    def save() -> None:
+        """Write the state after the last whole step, unless it is written."""
+        nonlocal saved
+        if checkpoint is not None and saved != done and accelerator.is_main_process:
+            path = checkpoint.at(done) if isinstance(checkpoint, Checkpoints) else checkpoint
+            save_checkpoint(path, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler, running)
+            if isinstance(checkpoint, Checkpoints):
+                checkpoint.thin_out()
+        saved = done
+
+    with Stoppable(save) as stoppable:
+        for step in range(start, settings.steps):
+            with stoppable.step():
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(step, settings)
+                loss_u, loss_s, *priors = _losses(trained, model.schedule, density, levels, unlabeled, sensitive, settings, step, teacher, accelerator)
+                loss_u, loss_s = _weighted(loss_u, loss_s, weights, settings, step)
+                risk = objective(loss_u, loss_s, *priors)
+                if not torch.isfinite(risk):
+                    raise FloatingPointError(
+                        f"the risk is {risk.item()} at step {step + 1}; lower lr (now {settings.lr}), or check the images for nan"
+                    )
+                optimizer.zero_grad()
+                if settings.budget is None or sensitive is None:
+                    accelerator.backward(risk * accelerator.num_processes)  # which takes the mean of the processes' gradients; see `together`
+                else:
+                    _backward_within_budget(accelerator, risk, loss_u, loss_s, list(trained.parameters()), settings.budget)
+                accelerator.clip_grad_norm_(trained.parameters(), settings.clip_norm)
+                optimizer.step()
+                average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
+                done = step + 1
+                if done % settings.checkpoint_every == 0 or done == settings.steps:
+                    save()
+                    accelerator.wait_for_everyone()
+            mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
+            yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
 
 
 def _plain(model: NoisePredictor) -> NoiseModel:
@@ -525,6 +538,27 @@ def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     tensors |= {} if levels is None else {"levels": levels.means}
     facts = {"step": step, "settings": asdict(settings), "scaler": scaler.state_dict() if scaler else None, **task}
     _write(Path(path), tensors, facts)
+
+
+def resume(checkpoint, *run) -> int:
+    """Fill what `load_checkpoint` fills, from a file, or from the newest whole one of `Checkpoints`; the step, 0 where there is none.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`; a damaged file of several is passed over with a warning, unless all are.
+    """
+    if not isinstance(checkpoint, Checkpoints):
+        return load_checkpoint(checkpoint, *run) if Path(checkpoint).exists() else 0
+    files = checkpoint.newest()
+    for path in files:
+        try:
+            read_tensors(path.read_bytes(), path)
+        except CheckpointError as error:
+            if path == files[-1]:
+                raise
+            passed_over(path, error)
+        else:
+            return load_checkpoint(path, *run)
+    return 0
 
 
 def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, scaler=None, levels=None) -> int:
