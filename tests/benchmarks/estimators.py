@@ -164,7 +164,7 @@ def profile(model: NoisePredictor, split: PUSplit, n: int = 64) -> np.ndarray:
 def story(name: str, runs: list[dict], prior: float, steps: int, window: int = 50) -> dict:
     """What training looked like, as means over runs: losses over steps, `profile`, and, of a PU risk over all of U, the share of the last
     fifth of steps in which E_U[l] - prior E_S[l] of the batch was negative."""
-    told = {"profile": {name: losses.round(1).tolist() for name, losses in zip(SETS, np.mean([run["profile"] for run in runs], 0))}}
+    told = {"profile": {name: losses.round(1).tolist() for name, losses in zip(SETS, np.mean([run["profile"] for run in runs], 0, dtype=float))}}
     curves = [run["curve"] for run in runs if len(run["curve"]) == steps]  # one that was resumed has no beginning
     if curves:
         windows = np.stack([curve[: steps // window * window].reshape(-1, window, 4) for curve in curves])
