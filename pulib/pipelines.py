@@ -11,6 +11,7 @@ from torch import nn
 from .data import DataError, check_prior
 from .diffusion import NoisePredictor, Schedule
 
+WRITTEN = {"README.md", "model_index.json", "scheduler", "unet"}  # what `save_pipeline` writes
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}  # by diffusers' names
 
 
@@ -44,9 +45,9 @@ def load_pipeline(source: Path | str, **options) -> NoisePredictor:
         raise PipelineError(
             f"source must be a folder with a diffusers pipeline in safetensors, or a name on the hub while there is a network; got {str(source)!r} ({error})"
         ) from error
-    network = getattr(pipe, "unet", None)
-    if not isinstance(network, diffusers.UNet2DModel):
-        raise PipelineError(f"source must hold a UNet2DModel, without prompts; {str(source)!r} holds {type(network).__name__}")
+    network, parts = getattr(pipe, "unet", None), sorted(pipe.components)
+    if parts != ["scheduler", "unet"] or not isinstance(network, diffusers.UNet2DModel) or not hasattr(pipe.scheduler, "betas"):
+        raise PipelineError(f"source must hold a UNet2DModel on pixels and a scheduler with betas, and nothing else; {str(source)!r} holds {', '.join(parts)}")
     return NoisePredictor(network, *_meaning(pipe.scheduler))
 
 
@@ -126,8 +127,8 @@ def save_pipeline(folder: Path | str, model: NoisePredictor, card: Card) -> None
     network: nn.Module = model.network
     if not isinstance(network, diffusers.UNet2DModel):
         raise PipelineError(f"model must have a diffusers UNet2DModel as its network; got {type(network).__name__}")
-    if folder.exists() and not (folder / "model_index.json").exists():
-        raise PipelineError(f"folder must be a new one, or a pipeline to replace; {folder} is neither")
+    if folder.exists() and {path.name for path in folder.iterdir()} - WRITTEN:
+        raise PipelineError(f"folder must be a new one, or hold a pipeline to replace and nothing else; {folder} holds more")
     kind = {ours: theirs for theirs, ours in PREDICTIONS.items()}[model.prediction]
     scheduler = diffusers.DDPMScheduler(len(model.schedule), trained_betas=model.schedule.beta.tolist(), prediction_type=kind)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,11 @@ def save_pipeline(folder: Path | str, model: NoisePredictor, card: Card) -> None
         if folder.exists():
             old = made.with_name(f"{made.name}.old")
             folder.rename(old)
-            made.rename(folder)
+            try:
+                made.rename(folder)
+            except OSError:
+                old.rename(folder)
+                raise
             shutil.rmtree(old)
         else:
             made.rename(folder)

@@ -83,7 +83,10 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
         labels[which] = torch.as_tensor(SOURCES[preset.source][1](part[which])).long().flatten()
     rows = _drawn(preset, labels, seed)
     shape = v2.Compose([v2.PILToTensor(), v2.Lambda(lambda x: x.expand(3, -1, -1)), *_square(preset.size)])
-    images = [torch.stack([shape(part[which][int(i)][0]) for i in mine]) for which, mine in rows]
+    try:
+        images = [torch.stack([shape(part[which][int(i)][0]) for i in mine]) for which, mine in rows]
+    except OSError as error:
+        raise DataError(f"an image of {preset.source} in {folder} is missing or damaged ({error}); delete the folder and load it again") from error
     return make_split(preset.normal, *images, *(labels[which][mine] for which, mine in rows), seed=seed)
 
 
@@ -135,7 +138,7 @@ def load_folder(folder: Path | str, size: int, channels: int = 3) -> Tensor:
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 (gray) or 3 (colour); got {channels!r}")
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     folder = Path(folder)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
@@ -146,7 +149,9 @@ def load_folder(folder: Path | str, size: int, channels: int = 3) -> Tensor:
     for path in paths:
         try:
             with Image.open(path) as image:
-                images.append(shape(image.convert("L" if channels == 1 else "RGB")))
+                if image.mode.startswith(("I", "F")):
+                    raise DataError(f"{path} has more than 8 bits for a pixel; save it with 8")
+                images.append(shape(ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")))
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise DataError(f"{path} cannot be read as an image ({error}); remove or mend it") from error
     return torch.stack(images)

@@ -36,7 +36,7 @@ from .diffusion import (
     min_snr_density,
 )
 from .risk import pu_risk
-from .runs import Checkpoints, Stoppable, passed_over
+from .runs import Checkpoints, Stoppable, pass_over
 from .unet import UNet
 
 Objective = Callable[..., Tensor]  # (loss_u [n_u], loss_s [n_s], prior_s [n_s] if priors are drawn) -> risk []
@@ -176,7 +176,11 @@ def fit(
     start, running = 0, RunningLevels(len(model.schedule))
     if checkpoint is not None:
         task = _task(model, unlabeled, sensitive, objective, settings, weights)
-        start = resume(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler, running)
+        accelerator.wait_for_everyone()  # another process may still be writing it
+        start = resume(checkpoint, accelerator.is_main_process, trained, averaged, optimizer, settings, task, accelerator.scaler, running)
+        starts = accelerator.gather(torch.tensor([start], device=device)).tolist()
+        if len(set(starts)) > 1:
+            raise CheckpointError(f"all processes must see the same {checkpoint}; they would start after the steps {starts}")
     if start == settings.steps:  # nothing left to do: hand over the finished model
         yield StepRecord(start, *[float("nan")] * 3, averaged)
         return
@@ -204,7 +208,10 @@ def fit(
                 checkpoint.thin_out()
         saved = done
 
-    with Stoppable(save) as stoppable:
+    def any_told(told: bool) -> bool:
+        return bool(accelerator.reduce(torch.tensor(float(told), device=device)) > 0)
+
+    with Stoppable(save, any_told if accelerator.num_processes > 1 else None) as stoppable:
         for step in range(start, settings.steps):
             with stoppable.step():
                 for group in optimizer.param_groups:
@@ -540,24 +547,27 @@ def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     _write(Path(path), tensors, facts)
 
 
-def resume(checkpoint, *run) -> int:
+def resume(checkpoint, first: bool, *run) -> int:
     """Fill what `load_checkpoint` fills, from a file, or from the newest whole one of `Checkpoints`; the step, 0 where there is none.
 
     Raises:
-        CheckpointError: as `load_checkpoint`; a damaged file of several is passed over with a warning, unless all are.
+        CheckpointError: as `load_checkpoint`; a damaged file of several is passed over with a warning, and set aside by the `first` process,
+            unless all are damaged.
     """
     if not isinstance(checkpoint, Checkpoints):
         return load_checkpoint(checkpoint, *run) if Path(checkpoint).exists() else 0
-    files = checkpoint.newest()
+    damaged, files = [], checkpoint.newest()
     for path in files:
         try:
             read_tensors(path.read_bytes(), path)
-        except CheckpointError as error:
-            if path == files[-1]:
-                raise
-            passed_over(path, error)
-        else:
-            return load_checkpoint(path, *run)
+        except (CheckpointError, FileNotFoundError) as error:
+            damaged.append((path, error))
+            continue
+        for other, error in damaged:
+            pass_over(other, error, first)
+        return load_checkpoint(path, *run)
+    if damaged:
+        raise damaged[0][1]
     return 0
 
 

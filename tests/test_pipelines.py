@@ -57,9 +57,13 @@ def test_plain_diffusers_and_our_sampler_draw_the_same(tmp_path):
     model = NoisePredictor(network(), linear_schedule(40), "eps").eval()
     save_pipeline(tmp_path / "model", model, CARD)
     pipe = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model")
-    scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True, timestep_spacing="leading")
-    torch.testing.assert_close(scheduler.alphas_cumprod, model.schedule.alpha_bar)
-    assert torch.isfinite(diffusion.sample(load_pipeline(tmp_path / "model"), 2, model.schedule, steps=4, shape=(3, 8, 8))).all()
+    scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True, timestep_spacing="trailing", clip_sample=False)
+    scheduler.set_timesteps(8)
+    xt = noise = images(2, 5)
+    for t in scheduler.timesteps:
+        xt = scheduler.step(pipe.unet(xt, t).sample, t, xt).prev_sample
+    *_, last = diffusion.ddim_sampler(load_pipeline(tmp_path / "model").eval(), noise, model.schedule, 8, clip=False)
+    torch.testing.assert_close(last.xt, xt, rtol=1e-3, atol=1e-3)
 
 
 def test_a_card_states_data_prior_objective_results_and_limits(tmp_path):
@@ -77,11 +81,10 @@ def test_a_pipeline_is_replaced_whole_and_nothing_else_is(tmp_path):
     save_pipeline(tmp_path / "model", model, CARD)
     save_pipeline(tmp_path / "model", model, Card("other data", "PU risk", 0.1))
     assert "other data" in (tmp_path / "model" / "README.md").read_text()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "model" / "thesis.txt").write_text("years of work")
     with pytest.raises(PipelineError, match="folder must be a new one"):
-        save_pipeline(tmp_path / "mine", model, CARD)
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+        save_pipeline(tmp_path / "model", model, CARD)
+    assert (tmp_path / "model" / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_failing_save_leaves_the_old_pipeline(tmp_path, monkeypatch):
@@ -100,6 +103,9 @@ def test_what_is_no_pipeline_for_us_is_refused(tmp_path):
         load_pipeline(tmp_path / "nothing", local_files_only=True)
     with pytest.raises(PipelineError, match="must have a diffusers UNet2DModel"):
         save_pipeline(tmp_path / "x", NoisePredictor(torch.nn.Identity(), linear_schedule(20), "eps"), CARD)
+    diffusers.LDMPipeline(diffusers.VQModel(block_out_channels=(32,)), network(), diffusers.DDIMScheduler(20)).save_pretrained(tmp_path / "latent")
+    with pytest.raises(PipelineError, match="on pixels .* holds scheduler, unet, vqvae"):
+        load_pipeline(tmp_path / "latent")
     pipe = diffusers.DDPMPipeline(network(), diffusers.DDPMScheduler(20, prediction_type="sample"))
     pipe.save_pretrained(tmp_path / "sample")
     with pytest.raises(PipelineError, match="must predict one of epsilon, v_prediction; this one predicts 'sample'"):

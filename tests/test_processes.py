@@ -46,7 +46,7 @@ def test_without_a_correction_the_parts_would_do(found):
 @pytest.mark.parametrize("run", ["plain", "shared", "cap"])
 def test_two_processes_train_the_model_of_one(run, found):
     one, two = found[1], found[2]
-    torch.testing.assert_close(two[f"{run} risks"], one[f"{run} risks"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(two[f"{run} risks"], one[f"{run} risks"], rtol=2e-3, atol=1e-3)
     moved = (one[f"{run} output"] - one[f"{run} start"]).abs().max()
     assert moved > 0.05
     torch.testing.assert_close(two[f"{run} output"], one[f"{run} output"], rtol=0, atol=0.01 * moved.item())

@@ -1,5 +1,6 @@
 """Long runs: killed at any moment they go on exactly; signals save first; checkpoints by number."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ IMAGES = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2
 
 
 def start(path: Path, steps: int, every: int = 1) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(SCRIPT), str(path), str(steps), str(every)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, str(SCRIPT), str(path), str(steps), str(every)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
 
 def content(path: Path) -> dict:
@@ -35,19 +37,20 @@ def assert_same(one: dict, other: dict) -> None:
 
 
 def test_a_run_that_is_killed_at_any_moment_goes_on_bit_for_bit(tmp_path):
-    steps, whole = 40, tmp_path / "whole.checkpoint"
+    steps, whole = 120, tmp_path / "whole.checkpoint"
     assert start(whole, steps).wait() == 0
     killed, moments = tmp_path / "killed.checkpoint", torch.rand(5, generator=torch.Generator().manual_seed(1)).tolist()
     ends = []
     for moment in moments:
         run = start(killed, steps)
         run.stdout.readline()  # its first step is done
-        time.sleep(0.1 * moment)
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
+        time.sleep(0.2 * moment)
+        run.kill()
+        run.wait()
         ends.append(content(killed)["step"].item())  # whole, whenever it was killed
     assert 0 < ends[0] < steps and ends == sorted(ends)
-    assert start(killed, steps).wait() == 0
+    run = start(killed, steps)
+    assert run.wait() == 0 and int(run.stdout.readline()) > 1  # it went on
     assert_same(content(whole), content(killed))
 
 
@@ -55,15 +58,14 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_bit_for_bit(tmp_path):
 def test_a_signal_saves_the_last_step_first(tmp_path, number):
     path = tmp_path / "run.checkpoint"
     run = start(path, 10_000, every=10_000)
-    shown = [int(run.stdout.readline()) for _ in range(3)]
-    run.send_signal(number)
-    rest, errors = run.communicate(timeout=60)
-    last = ([*shown, *map(int, rest.split())])[-1]
-    assert content(path)["step"].item() in (last, last + 1)  # within a step, its record is no more shown
-    if number == signal.SIGTERM:
-        assert run.returncode == 128 + signal.SIGTERM and errors == ""
-    else:
-        assert run.returncode != 0 and "KeyboardInterrupt" in errors
+    try:
+        shown = [int(run.stdout.readline()) for _ in range(3)]
+        run.send_signal(number)
+        shown += map(int, run.stdout.read().split())
+        assert run.wait(timeout=60) == -signal.SIGTERM if number == signal.SIGTERM else "KeyboardInterrupt" in run.stderr.read()
+    finally:
+        run.kill()
+    assert content(path)["step"].item() in (shown[-1], shown[-1] + 1)  # of a step that was cut there is no line
 
 
 def settings(steps: int, **changes) -> Settings:
@@ -102,6 +104,65 @@ def test_a_run_in_another_thread_trains_as_well(tmp_path):
     assert steps == [1, 2] and path.exists()
 
 
+def test_runs_within_runs_all_save_and_the_signals_come_back(tmp_path):
+    """Two runs side by side, of which the first ends first, and then an interrupt."""
+    before, paths = signal.getsignal(signal.SIGINT), [tmp_path / f"{i}.checkpoint" for i in range(2)]
+    runs = [fit(new_model((8, 16), T=50), IMAGES, unsupervised_risk, settings(steps), checkpoint=path) for steps, path in zip((2, 10), paths)]
+    for record, _ in itertools.zip_longest(runs[1], runs[0]):
+        if record.step == 5:
+            break
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert [content(path)["step"].item() for path in paths] == [2, 5]
+    runs[1].close()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_run_that_is_left_in_another_thread_saves(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    records = fit(new_model((8, 16), T=50), IMAGES, unsupervised_risk, settings(10), checkpoint=path)
+    next(records)
+    thread = threading.Thread(target=records.close)
+    thread.start()
+    thread.join()
+    assert content(path)["step"] == 1
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a run in the main thread would have done so
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path):
+    path = tmp_path / "run.checkpoint"
+
+    def hanging(loss_u, loss_s):
+        if loss_u.requires_grad:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return loss_u.mean()
+
+    with pytest.raises(KeyboardInterrupt):
+        list(fit(new_model((8, 16), T=50), IMAGES, hanging, settings(10), checkpoint=path))
+    assert not path.exists()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_within_a_step_saves_that_step(tmp_path):
+    path = tmp_path / "run.checkpoint"
+
+    def interrupted(loss_u, loss_s):
+        if loss_u.requires_grad:
+            signal.raise_signal(signal.SIGINT)
+        return loss_u.mean()
+
+    with pytest.raises(KeyboardInterrupt):
+        list(fit(new_model((8, 16), T=50), IMAGES, interrupted, settings(10), checkpoint=path))
+    assert content(path)["step"] == 1
+
+
 def run_in(folder: Path, steps: int = 6, keep: int = 3) -> list[int]:
     changed = Settings(steps, batch_unlabeled=4, batch_sensitive=2, checkpoint_every=1)
     return [r.step for r in fit(new_model((8, 16), T=50), IMAGES[:12], lambda u, s: pu_risk(u, s, 0.2), changed, IMAGES[12:], Checkpoints(folder, keep))]
@@ -123,11 +184,13 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     newest = Checkpoints(tmp_path).newest()
     newest[0].write_bytes(newest[0].read_bytes()[:-100])
     with pytest.warns(UserWarning, match="step_00000006.checkpoint is damaged and passed over"):
-        assert run_in(tmp_path) == [6]
+        assert run_in(tmp_path, keep=1) == [6]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000006.checkpoint", "step_00000006.damaged"]  # which takes no place
     for path in Checkpoints(tmp_path).newest():
         path.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="step_00000004.checkpoint is corrupt"), pytest.warns(UserWarning, match="passed over"):
+    with pytest.raises(CheckpointError, match="step_00000006.checkpoint is corrupt"):
         run_in(tmp_path)
+    assert (tmp_path / "step_00000006.checkpoint").exists()
 
 
 def test_checkpoints_of_other_settings_are_refused_not_passed_over(tmp_path):

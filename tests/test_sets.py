@@ -19,16 +19,16 @@ from pulib.sets import PRESETS, Preset, load_folder, load_set
 PER_CLASS = {"train": 12, "test": 3}
 
 
-def pixels(label: int, index: int, side: int, channels: int = 3) -> np.ndarray:
-    """An image that tells its label by its brightness, [channels, side, side] uint8; every one differs."""
-    image = np.full((channels, side, side), 20 * label + 10, np.uint8)
+def pixels(label: int, index: int, side: int, channels: int = 3, part: str = "train") -> np.ndarray:
+    """An image that tells its label and its part by its brightness, [channels, side, side] uint8; every one differs."""
+    image = np.full((channels, side, side), 20 * label + (10 if part == "train" else 15), np.uint8)
     image[:, 0, 0] = index
     return image
 
 
 def all_of(part: str, labels: range, side: int, channels: int = 3) -> tuple[np.ndarray, list[int]]:
     which = [label for label in labels for _ in range(PER_CLASS[part])]
-    return np.stack([pixels(label, i, side, channels) for i, label in enumerate(which)]), which
+    return np.stack([pixels(label, i, side, channels, part) for i, label in enumerate(which)]), which
 
 
 def write(path, content: bytes) -> str:
@@ -73,8 +73,8 @@ def celeba(root, monkeypatch) -> None:
         for label in (0, 1):
             rows += [(f"{part}_{label}_{i}.jpg", number, label, i) for i in range(PER_CLASS[part])]
     (base / "img_align_celeba").mkdir(parents=True)
-    for name, _, label, i in rows:
-        Image.fromarray(np.full((218, 178, 3), 50 + 100 * label + 3 * i, np.uint8)).save(base / "img_align_celeba" / name)
+    for name, number, label, i in rows:
+        Image.fromarray(np.full((218, 178, 3), 50 + 100 * label + 3 * i + 40 * (number == 2), np.uint8)).save(base / "img_align_celeba" / name)
     texts = {
         "list_attr_celeba.txt": f"{len(rows)}\nBald Male\n" + "".join(f"{name} -1 {2 * label - 1}\n" for name, _, label, _ in rows),
         "identity_CelebA.txt": "".join(f"{row[0]} 1\n" for row in rows),
@@ -106,10 +106,16 @@ def test_a_preset_makes_a_split_of_its_own_files(name, tmp_path, monkeypatch):
     assert split.prior == preset.n_hidden / (preset.n_hidden + preset.n_normal)
     assert not is_normal(split.hidden.sensitive, preset.normal).any() and not is_normal(split.hidden.heldout_sensitive, preset.normal).any()
     assert is_normal(split.hidden.heldout_normal, preset.normal).all()
-    brightness = split.unlabeled[:, :, -1, -1].mean(1)
-    for images, labels in ((brightness, split.hidden.unlabeled), (split.sensitive[:, :, -1, -1].mean(1), split.hidden.sensitive)):
-        if preset.source != "CelebA":  # an image belongs to its label
-            assert torch.equal(((images + 1) * 127.5 / 20 - 0.5).round().long(), labels)
+    for images, labels, offset in (
+        (split.unlabeled, split.hidden.unlabeled, 10), (split.sensitive, split.hidden.sensitive, 10),
+        (split.heldout_normal, split.hidden.heldout_normal, 15), (split.heldout_sensitive, split.hidden.heldout_sensitive, 15),
+    ):  # fmt: skip
+        brightness = ((images[:, :, -1, -1].mean(1) + 1) * 127.5).round().long()
+        if preset.source != "CelebA":  # an image belongs to its label, and to its part
+            assert torch.equal(brightness, 20 * labels + offset)
+        else:
+            low = 50 + 100 * labels + (0 if offset == 10 else 40)
+            assert ((brightness >= low - 1) & (brightness <= low + 36)).all()
     again, other = load_set(preset, tmp_path), load_set(preset, tmp_path, seed=1)
     assert torch.equal(again.unlabeled, split.unlabeled) and not torch.equal(other.unlabeled, split.unlabeled)
 
@@ -183,5 +189,26 @@ def test_a_folder_without_images_or_with_a_broken_one_is_named(tmp_path):
     (tmp_path / "bad.png").write_bytes(gzip.compress(b"no image"))
     with pytest.raises(DataError, match="bad.png cannot be read as an image"):
         load_folder(tmp_path, 16)
+    (tmp_path / "bad.png").unlink()
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="deep.png has more than 8 bits"):
+        load_folder(tmp_path, 16)
     with pytest.raises(ValueError, match="channels must be 1"):
         load_folder(tmp_path, 16, channels=4)
+
+
+def test_a_photo_stands_upright_as_its_camera_says(tmp_path):
+    image = Image.fromarray(np.vstack([np.zeros((8, 16, 3), np.uint8), np.full((8, 16, 3), 255, np.uint8)]))
+    exif = image.getexif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    image.save(tmp_path / "photo.png", exif=exif)
+    (upright,) = load_folder(tmp_path, 16)
+    assert upright[:, 0].min() == 1 and upright[:, -1].max() == -1
+
+
+def test_a_half_unpacked_set_is_named(tmp_path, monkeypatch):
+    celeba(tmp_path, monkeypatch)
+    for path in (tmp_path / "celeba" / "img_align_celeba").glob("train_1_*"):
+        path.unlink()
+    with pytest.raises(DataError, match="an image of CelebA .* is missing or damaged"):
+        load_set(small("celeba-male"), tmp_path)
