@@ -36,6 +36,7 @@ from .diffusion import (
     min_snr_density,
 )
 from .risk import pu_risk
+from .runs import Checkpoints, Stoppable, pass_over
 from .unet import UNet
 
 Objective = Callable[..., Tensor]  # (loss_u [n_u], loss_s [n_s], prior_s [n_s] if priors are drawn) -> risk []
@@ -125,7 +126,7 @@ def fit(
     objective: Objective,
     settings: Settings,
     sensitive: Tensor | None = None,
-    checkpoint: Path | str | None = None,
+    checkpoint: Path | str | Checkpoints | None = None,
     teacher: Teacher | None = None,
     weights: tuple[Tensor, Tensor | None] | None = None,
 ) -> Iterator[StepRecord]:
@@ -133,6 +134,9 @@ def fit(
 
     `model` is not changed; the trained weights are the moving average in each record's `model`
     (the same object every time, on the accelerator's device; a copy to keep is `copy.deepcopy`).
+
+    In several processes (`torchrun`, `accelerate launch`) each takes its part of every batch, and the run is the same as in one, up to
+    rounding: batches, noise and the risk are those of the whole batch (see `together`).
 
     With `settings.prior_max` every image has an assumed prior of its own, which the network is told, and the objective gets those
     of S as a third argument, as `risk.amortised_risk` does: one network for every prior. With a `teacher` the loss is
@@ -143,14 +147,14 @@ def fit(
         unlabeled: [n, ...] images.
         objective: maps per-image losses (summed over pixels), and priors if there are, to a scalar; see `pulib.risk`.
         sensitive: [m, ...] images, or None when the objective ignores them.
-        checkpoint: a file; written every `settings.checkpoint_every` steps and at the end, and resumed from
-            when it exists.
+        checkpoint: a file, or a folder of them (`Checkpoints`); written every `settings.checkpoint_every` steps, at the end, when the loop
+            over the records is left, and before Ctrl-C or SIGTERM ends it; resumed from when it exists.
         teacher: eps(x_t, t, prior) to imitate; must be on the model's device.
         weights: of each image of U, [n], and of S, [m] (or None): its losses count that many times.
 
     Raises:
-        ValueError: images that are not a float tensor, an empty set, images of U and S that differ in shape, or weights that are
-            not one number >= 0 for each image.
+        ValueError: images that are not a float tensor, an empty set, images of U and S that differ in shape, weights that are
+            not one number >= 0 for each image, or a batch that several processes cannot share evenly.
         CheckpointError: the file is corrupt, or belongs to another network or other settings.
         FloatingPointError: the risk is not finite.
     """
@@ -161,6 +165,7 @@ def fit(
     if teacher is not None and settings.prior_max is None:
         raise ValueError("settings.prior_max must be set where a teacher is given; got None")
     accelerator = _accelerator(settings.precision)
+    _check_processes(accelerator.num_processes, settings, sensitive)
     device = accelerator.device
     averaged = copy.deepcopy(model).to(device).eval()
     averaged.requires_grad_(False)
@@ -171,8 +176,11 @@ def fit(
     start, running = 0, RunningLevels(len(model.schedule))
     if checkpoint is not None:
         task = _task(model, unlabeled, sensitive, objective, settings, weights)
-        if Path(checkpoint).exists():
-            start = load_checkpoint(checkpoint, trained, averaged, optimizer, settings, task, accelerator.scaler, running)
+        accelerator.wait_for_everyone()  # another process may still be writing it
+        start = resume(checkpoint, accelerator.is_main_process, trained, averaged, optimizer, settings, task, accelerator.scaler, running)
+        starts = accelerator.gather(torch.tensor([start], device=device)).tolist()
+        if len(set(starts)) > 1:
+            raise CheckpointError(f"all processes must see the same {checkpoint}; they would start after the steps {starts}")
     if start == settings.steps:  # nothing left to do: hand over the finished model
         yield StepRecord(start, *[float("nan")] * 3, averaged)
         return
@@ -188,29 +196,47 @@ def fit(
         running.to(device)
         levels = running if settings.cap_level == "running" else loss_levels(_plain(copy.deepcopy(model).to(device)), unlabeled).__getitem__
 
-    for step in range(start, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
-        loss_u, loss_s, *priors = _losses(trained, model.schedule, density, levels, unlabeled, sensitive, settings, step, teacher)
-        loss_u, loss_s = _weighted(loss_u, loss_s, weights, settings, step)
-        risk = objective(loss_u, loss_s, *priors)
-        if not torch.isfinite(risk):
-            raise FloatingPointError(
-                f"the risk is {risk.item()} at step {step + 1}; lower lr (now {settings.lr}), or check the images for nan"
-            )
-        optimizer.zero_grad()
-        if settings.budget is None or sensitive is None:
-            accelerator.backward(risk)
-        else:
-            _backward_within_budget(accelerator, risk, loss_u, loss_s, list(trained.parameters()), settings.budget)
-        accelerator.clip_grad_norm_(trained.parameters(), settings.clip_norm)
-        optimizer.step()
-        average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
-        done = step + 1
-        if checkpoint is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
-            save_checkpoint(checkpoint, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler, running)
-        mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
-        yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
+    done = saved = start
+
+    def save() -> None:
+        """Write the state after the last whole step, unless it is written."""
+        nonlocal saved
+        if checkpoint is not None and saved != done and accelerator.is_main_process:
+            path = checkpoint.at(done) if isinstance(checkpoint, Checkpoints) else checkpoint
+            save_checkpoint(path, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler, running)
+            if isinstance(checkpoint, Checkpoints):
+                checkpoint.thin_out()
+        saved = done
+
+    def any_told(told: bool) -> bool:
+        return bool(accelerator.reduce(torch.tensor(float(told), device=device)) > 0)
+
+    with Stoppable(save, any_told if accelerator.num_processes > 1 else None) as stoppable:
+        for step in range(start, settings.steps):
+            with stoppable.step():
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(step, settings)
+                loss_u, loss_s, *priors = _losses(trained, model.schedule, density, levels, unlabeled, sensitive, settings, step, teacher, accelerator)
+                loss_u, loss_s = _weighted(loss_u, loss_s, weights, settings, step)
+                risk = objective(loss_u, loss_s, *priors)
+                if not torch.isfinite(risk):
+                    raise FloatingPointError(
+                        f"the risk is {risk.item()} at step {step + 1}; lower lr (now {settings.lr}), or check the images for nan"
+                    )
+                optimizer.zero_grad()
+                if settings.budget is None or sensitive is None:
+                    accelerator.backward(risk * accelerator.num_processes)  # which takes the mean of the processes' gradients; see `together`
+                else:
+                    _backward_within_budget(accelerator, risk, loss_u, loss_s, list(trained.parameters()), settings.budget)
+                accelerator.clip_grad_norm_(trained.parameters(), settings.clip_norm)
+                optimizer.step()
+                average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
+                done = step + 1
+                if done % settings.checkpoint_every == 0 or done == settings.steps:
+                    save()
+                    accelerator.wait_for_everyone()
+            mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
+            yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
 
 
 def _plain(model: NoisePredictor) -> NoiseModel:
@@ -314,8 +340,30 @@ def _weighted(loss_u: Tensor, loss_s: Tensor, weights, settings: Settings, step:
     return loss_u, loss_s
 
 
+def together(losses: Tensor, accelerator: Accelerator) -> Tensor:
+    """The losses of a whole batch, [n], from those of this process, which has every `num_processes`-th image, [n / num_processes].
+
+    A PU risk is no mean over processes: |E_U[l] - prior E_S[l]| needs the means over the whole batch. So each process forms the risk from
+    all losses, of which only its own have a gradient; the sum of the gradients over processes is the gradient of the risk.
+    """
+    if accelerator.num_processes == 1:
+        return losses
+    parts = list(accelerator.gather(losses.detach()).view(accelerator.num_processes, -1))
+    parts[accelerator.process_index] = losses
+    return torch.stack(parts, 1).flatten()
+
+
 def _losses(
-    model, schedule, density: Tensor, levels: Callable[[Tensor], Tensor] | None, unlabeled, sensitive, settings: Settings, step: int, teacher: Teacher | None
+    model,
+    schedule,
+    density: Tensor,
+    levels: Callable[[Tensor], Tensor] | None,
+    unlabeled,
+    sensitive,
+    settings: Settings,
+    step: int,
+    teacher: Teacher | None,
+    accelerator: Accelerator,
 ) -> tuple[Tensor, ...]:
     """Per-image losses of this step's batch of U and of S (up to their cap), from one call of the network; and the priors of S if drawn."""
     n = settings.batch_unlabeled
@@ -326,11 +374,14 @@ def _losses(
         if sensitive is not None:
             parts.append(draw_batch(sensitive, settings.batch_sensitive, settings, step, 1, density))
     x0, t, noise, prior = (torch.cat(tensors) for tensors in zip(*parts))
-    at = model if settings.prior_max is None else lambda xt, t: model(xt, t, prior)
+    mine = [x[accelerator.process_index :: accelerator.num_processes] for x in (x0, t, noise)]
+    told = prior[accelerator.process_index :: accelerator.num_processes]
+    at = model if settings.prior_max is None else lambda xt, t: model(xt, t, told)
     if teacher is None:
-        losses = denoising_loss(at, x0, t, noise, schedule)
+        losses = denoising_loss(at, *mine, schedule)
     else:
-        losses = imitation_loss(at, lambda xt, t: teacher(xt, t, prior), x0, t, noise, schedule)
+        losses = imitation_loss(at, lambda xt, t: teacher(xt, t, told), *mine, schedule)
+    losses = together(losses, accelerator)
     if isinstance(levels, RunningLevels):
         levels.update(t[:n], losses[:n])
     loss_s = losses[n:] if levels is None else torch.minimum(losses[n:], settings.cap * levels(t[n:]))
@@ -437,6 +488,14 @@ def _check_weights(weights, unlabeled: Tensor, sensitive: Tensor | None) -> tupl
     return tuple(checked)
 
 
+def _check_processes(n: int, settings: Settings, sensitive: Tensor | None) -> None:
+    batch = settings.batch_unlabeled + (settings.batch_sensitive if sensitive is not None else 0)
+    if batch % n:
+        raise ValueError(f"batch_unlabeled (and batch_sensitive, where there is S) must add up to a multiple of the {n} processes; got {batch}")
+    if n > 1 and settings.budget is not None:
+        raise ValueError(f"budget must be None in several processes, as it needs the whole gradient twice; got {settings.budget!r} in {n}")
+
+
 def _check_images(unlabeled: Tensor, sensitive: Tensor | None) -> None:
     for name, images in (("unlabeled", unlabeled), ("sensitive", sensitive)):
         if images is not None and not (isinstance(images, Tensor) and images.is_floating_point()):
@@ -467,7 +526,7 @@ def _accelerator(precision: str) -> Accelerator:
         precision = "bf16" if native else "no"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Accelerator(mixed_precision=precision)
+        return Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())  # several processes on CPUs need to be told
 
 
 # ------------------------------------------------------------------------------- checkpoints and weights
@@ -486,6 +545,30 @@ def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
     tensors |= {} if levels is None else {"levels": levels.means}
     facts = {"step": step, "settings": asdict(settings), "scaler": scaler.state_dict() if scaler else None, **task}
     _write(Path(path), tensors, facts)
+
+
+def resume(checkpoint, first: bool, *run) -> int:
+    """Fill what `load_checkpoint` fills, from a file, or from the newest whole one of `Checkpoints`; the step, 0 where there is none.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`; a damaged file of several is passed over with a warning, and set aside by the `first` process,
+            unless all are damaged.
+    """
+    if not isinstance(checkpoint, Checkpoints):
+        return load_checkpoint(checkpoint, *run) if Path(checkpoint).exists() else 0
+    damaged, files = [], checkpoint.newest()
+    for path in files:
+        try:
+            read_tensors(path.read_bytes(), path)
+        except (CheckpointError, FileNotFoundError) as error:
+            damaged.append((path, error))
+            continue
+        for other, error in damaged:
+            pass_over(other, error, first)
+        return load_checkpoint(path, *run)
+    if damaged:
+        raise damaged[0][1]
+    return 0
 
 
 def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, scaler=None, levels=None) -> int:

@@ -123,7 +123,7 @@ CASES = [
     ("prior as truth value", lambda b: data.load_pu(prior=False), ValueError, [SPLIT, "got False"]),
     ("no prior", lambda b: data.load_pu(prior=None), ValueError, [SPLIT, "got None"]),
     ("unknown normal", lambda b: data.load_pu("prime"), ValueError, ["normal must be 'even' or 'odd'", "got 'prime'"]),
-    ("unknown normal of digits", lambda b: data.is_normal(ONE, "Even"), ValueError, ["normal must be 'even' or 'odd'", "got 'Even'"]),
+    ("unknown normal of digits", lambda b: data.is_normal(ONE, "Even"), ValueError, ["normal must be one of 'even', 'odd'", "got 'Even'"]),
     ("unknown normal of balance", lambda b: evaluation.class_balance(ONE, "all"), ValueError, ["normal must be", "got 'all'"]),
     ("too many sensitive", lambda b: data.load_pu(n_sensitive=1250), ValueError, ["n_sensitive must be at most 1249", "got 1250"]),
     ("no sensitive", lambda b: data.load_pu(n_sensitive=0), ValueError, ["n_sensitive must be a whole number >= 1", "got 0"]),

@@ -1,0 +1,125 @@
+"""Long runs: a signal that ends a run saves it first, and checkpoints by number in a folder."""
+
+import os
+import re
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .data import check_count
+
+
+class Stoppable:
+    """Saves before Ctrl-C (SIGINT) or SIGTERM ends a run, and when its loop is left early; a context around all steps.
+
+    A signal within a step waits until the step is done, as half a step is nothing to go on from (a second one does not wait, and nothing
+    is saved); one between steps saves at once. Then it does what it would have done, so that runs within runs all save. Outside the main
+    thread, where no signal arrives, only leaving early saves.
+
+    Args:
+        save: writes the state after the last whole step.
+        agree: of several processes: takes whether this one was told to stop, and says whether any was. All then end after the same step.
+    """
+
+    def __init__(self, save: Callable[[], None], agree: Callable[[bool], bool] | None = None) -> None:
+        self.save, self.agree = save, agree
+        self.busy, self.closed, self.pending, self.before = False, False, None, {}
+
+    def __enter__(self) -> "Stoppable":
+        if _in_main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # who ignores it goes on
+                    self.before[number] = signal.signal(number, self._arrived)
+        return self
+
+    def __exit__(self, kind, *rest) -> None:
+        self._close(save=kind is GeneratorExit)
+        if self.pending is not None:
+            self._forward(self.pending)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """The part that a signal must not cut."""
+        self.busy = True
+        yield  # what a step raises goes on to `__exit__`, still busy
+        told = self.pending is not None
+        self.busy = False
+        if self.agree(told) if self.agree is not None else told:
+            self._end(signal.SIGTERM if self.pending is None else self.pending)
+
+    def _arrived(self, number: int, frame) -> None:
+        if self.closed or (self.busy and self.pending is not None):
+            self._forward(number)
+        elif self.busy or self.agree is not None:
+            self.pending = number
+        else:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        self._close(save=True)
+        self.pending = None
+        self._forward(number)
+
+    def _close(self, save: bool) -> None:
+        """Save if asked, with signals waiting, and give the signals back."""
+        self.busy = True
+        try:
+            if save and not self.closed:
+                self.save()
+        finally:
+            self.closed = True
+            for number, handler in self.before.items():
+                if _in_main_thread() and signal.getsignal(number) == self._arrived:  # else it belongs to a later run, and is passed on
+                    signal.signal(number, handler)
+
+    def _forward(self, number: int) -> None:
+        before = self.before.get(number, signal.SIG_DFL)
+        if callable(before):
+            before(number, None)
+        elif before == signal.SIG_DFL:
+            if _in_main_thread():
+                signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Checkpoints by number of steps in a folder, of which the newest `keep` stay; for `training.fit`.
+
+    Raises:
+        ValueError: keep is not a whole number >= 1.
+    """
+
+    folder: Path | str
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        check_count(self.keep, "keep")
+
+    def at(self, step: int) -> Path:
+        """The file for the state after `step` steps."""
+        return Path(self.folder) / f"step_{step:08d}.checkpoint"
+
+    def newest(self) -> list[Path]:
+        """The files that there are, the newest first."""
+        return sorted((path for path in Path(self.folder).glob("step_*.checkpoint") if re.fullmatch(r"step_\d{8,}", path.stem)), reverse=True)
+
+    def thin_out(self) -> None:
+        """Delete all but the newest."""
+        for path in self.newest()[self.keep :]:
+            path.unlink(missing_ok=True)
+
+
+def pass_over(path: Path, error: Exception, move: bool) -> None:
+    """Say that a damaged checkpoint is not used; with `move` it gives up its place among those that are kept."""
+    warnings.warn(f"{path.name} is damaged and passed over for the one before it ({error})", stacklevel=3)
+    if move:
+        path.rename(path.with_suffix(".damaged"))

@@ -1,0 +1,205 @@
+"""Long runs: killed at any moment they go on exactly; signals save first; checkpoints by number."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pulib import training
+from pulib.data import DataError
+from pulib.risk import pu_risk, unsupervised_risk
+from pulib.runs import Checkpoints
+from pulib.training import CheckpointError, Settings, fit, new_model, read_tensors
+
+SCRIPT = Path(__file__).parent / "stopped_run.py"
+IMAGES = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def start(path: Path, steps: int, every: int = 1) -> subprocess.Popen:
+    command = [sys.executable, str(SCRIPT), str(path), str(steps), str(every)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+
+
+def content(path: Path) -> dict:
+    tensors, facts = read_tensors(path.read_bytes(), path)
+    return tensors | {"step": torch.tensor(facts["step"])}
+
+
+def assert_same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_run_that_is_killed_at_any_moment_goes_on_bit_for_bit(tmp_path):
+    steps, whole = 120, tmp_path / "whole.checkpoint"
+    assert start(whole, steps).wait() == 0
+    killed, moments = tmp_path / "killed.checkpoint", torch.rand(5, generator=torch.Generator().manual_seed(1)).tolist()
+    ends = []
+    for moment in moments:
+        run = start(killed, steps)
+        run.stdout.readline()  # its first step is done
+        time.sleep(0.2 * moment)
+        run.kill()
+        run.wait()
+        ends.append(content(killed)["step"].item())  # whole, whenever it was killed
+    assert 0 < ends[0] < steps and ends == sorted(ends)
+    run = start(killed, steps)
+    assert run.wait() == 0 and int(run.stdout.readline()) > 1  # it went on
+    assert_same(content(whole), content(killed))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_last_step_first(tmp_path, number):
+    path = tmp_path / "run.checkpoint"
+    run = start(path, 10_000, every=10_000)
+    try:
+        shown = [int(run.stdout.readline()) for _ in range(3)]
+        run.send_signal(number)
+        shown += map(int, run.stdout.read().split())
+        assert run.wait(timeout=60) == -signal.SIGTERM if number == signal.SIGTERM else "KeyboardInterrupt" in run.stderr.read()
+    finally:
+        run.kill()
+    assert content(path)["step"].item() in (shown[-1], shown[-1] + 1)  # of a step that was cut there is no line
+
+
+def settings(steps: int, **changes) -> Settings:
+    return Settings(steps, batch_unlabeled=4, checkpoint_every=1000, **changes)
+
+
+def test_leaving_the_loop_early_saves_and_gives_the_signals_back(tmp_path):
+    path, before = tmp_path / "run.checkpoint", [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    records = fit(new_model((8, 16), T=50), IMAGES, unsupervised_risk, settings(10), checkpoint=path)
+    for record in records:
+        if record.step == 3:
+            break
+    records.close()
+    assert content(path)["step"] == 3
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [record.step for record in fit(new_model((8, 16), T=50), IMAGES, unsupervised_risk, settings(10), checkpoint=path)] == list(range(4, 11))
+
+
+def test_an_error_in_a_step_saves_nothing(tmp_path):
+    path, calls = tmp_path / "run.checkpoint", []
+
+    def objective(loss_u, loss_s):
+        calls.append(1)
+        return loss_u.mean() * (float("nan") if len(calls) == 5 else 1.0)  # two calls describe the run
+
+    with pytest.raises(FloatingPointError, match="step 3"):
+        list(fit(new_model((8, 16), T=50), IMAGES, objective, settings(10), checkpoint=path))
+    assert not path.exists()
+
+
+def test_a_run_in_another_thread_trains_as_well(tmp_path):
+    path, steps = tmp_path / "run.checkpoint", []
+    thread = threading.Thread(target=lambda: steps.extend(r.step for r in fit(new_model((8, 16), T=50), IMAGES, unsupervised_risk, settings(2), checkpoint=path)))
+    thread.start()
+    thread.join()
+    assert steps == [1, 2] and path.exists()
+
+
+def test_runs_within_runs_all_save_and_the_signals_come_back(tmp_path):
+    """Two runs side by side, of which the first ends first, and then an interrupt."""
+    before, paths = signal.getsignal(signal.SIGINT), [tmp_path / f"{i}.checkpoint" for i in range(2)]
+    runs = [fit(new_model((8, 16), T=50), IMAGES, unsupervised_risk, settings(steps), checkpoint=path) for steps, path in zip((2, 10), paths)]
+    for record, _ in itertools.zip_longest(runs[1], runs[0]):
+        if record.step == 5:
+            break
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert [content(path)["step"].item() for path in paths] == [2, 5]
+    runs[1].close()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_run_that_is_left_in_another_thread_saves(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    records = fit(new_model((8, 16), T=50), IMAGES, unsupervised_risk, settings(10), checkpoint=path)
+    next(records)
+    thread = threading.Thread(target=records.close)
+    thread.start()
+    thread.join()
+    assert content(path)["step"] == 1
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a run in the main thread would have done so
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path):
+    path = tmp_path / "run.checkpoint"
+
+    def hanging(loss_u, loss_s):
+        if loss_u.requires_grad:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return loss_u.mean()
+
+    with pytest.raises(KeyboardInterrupt):
+        list(fit(new_model((8, 16), T=50), IMAGES, hanging, settings(10), checkpoint=path))
+    assert not path.exists()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_within_a_step_saves_that_step(tmp_path):
+    path = tmp_path / "run.checkpoint"
+
+    def interrupted(loss_u, loss_s):
+        if loss_u.requires_grad:
+            signal.raise_signal(signal.SIGINT)
+        return loss_u.mean()
+
+    with pytest.raises(KeyboardInterrupt):
+        list(fit(new_model((8, 16), T=50), IMAGES, interrupted, settings(10), checkpoint=path))
+    assert content(path)["step"] == 1
+
+
+def run_in(folder: Path, steps: int = 6, keep: int = 3) -> list[int]:
+    changed = Settings(steps, batch_unlabeled=4, batch_sensitive=2, checkpoint_every=1)
+    return [r.step for r in fit(new_model((8, 16), T=50), IMAGES[:12], lambda u, s: pu_risk(u, s, 0.2), changed, IMAGES[12:], Checkpoints(folder, keep))]
+
+
+def test_the_newest_checkpoints_stay_and_the_run_goes_on_from_them(tmp_path):
+    assert run_in(tmp_path) == [1, 2, 3, 4, 5, 6]
+    names = [path.name for path in Checkpoints(tmp_path).newest()]
+    assert names == ["step_00000006.checkpoint", "step_00000005.checkpoint", "step_00000004.checkpoint"]
+    assert len(list(tmp_path.iterdir())) == 3
+    whole = content(tmp_path / names[0])
+    (tmp_path / names[0]).unlink()
+    assert run_in(tmp_path) == [6]
+    assert_same(content(tmp_path / names[0]), whole)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
+    run_in(tmp_path)
+    newest = Checkpoints(tmp_path).newest()
+    newest[0].write_bytes(newest[0].read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="step_00000006.checkpoint is damaged and passed over"):
+        assert run_in(tmp_path, keep=1) == [6]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000006.checkpoint", "step_00000006.damaged"]  # which takes no place
+    for path in Checkpoints(tmp_path).newest():
+        path.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="step_00000006.checkpoint is corrupt"):
+        run_in(tmp_path)
+    assert (tmp_path / "step_00000006.checkpoint").exists()
+
+
+def test_checkpoints_of_other_settings_are_refused_not_passed_over(tmp_path):
+    run_in(tmp_path)
+    with pytest.raises(CheckpointError, match="other settings"):
+        run_in(tmp_path, steps=9)
+    assert issubclass(CheckpointError, DataError) and training.CheckpointError is CheckpointError
+
+
+def test_at_least_one_checkpoint_is_kept(tmp_path):
+    with pytest.raises(ValueError, match="keep must be a whole number >= 1; got 0"):
+        Checkpoints(tmp_path, 0)
