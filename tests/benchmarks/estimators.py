@@ -59,7 +59,7 @@ CLASSIFIER_STEPS = 800
 SAMPLES_PER_SEED = 1700
 DRAWN = {"tuned": FAST, "scratch": dict(steps=50, eta=1.0, order=2)}  # a model of few steps draws better with fresh noise at each call
 DRAWING = ("rejection", "guidance", "safe_denoiser")  # train on U alone; what they add, they add while drawing
-ARMS = {"tuned": tuple(ESTIMATORS), "scratch": ("oracle", "filter", "pu_paper", "pu_sieved", "pu_pushed")}
+ARMS = {"tuned": tuple(ESTIMATORS), "scratch": ("oracle", "pu_paper", "pu_sieved", "pu_pushed")}
 SUBTRACTING = ("pu_linear", "pu_clip", "pu_paper", "pu_capped")  # E_U[l] - prior E_S[l], in some form
 LEVELS = tuple(range(50, 1000, 100))
 SETS = ("normal, held out", "S", "hidden in U", "sensitive, held out")

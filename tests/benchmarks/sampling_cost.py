@@ -60,8 +60,10 @@ def main() -> None:
             row["ratio"] = ratio_to_oracle(seen.features, base.features, ruler(judge, split).reference)
             rows.append(row)
             print(json.dumps(row) if args.json else row, flush=True)
-    if not args.smoke and set(args.arms) == set(ARMS):
-        content = {"command": COMMAND, "settings": settings, "rows": rows}
+    if not args.smoke:
+        old = json.loads((DATA / RESULTS).read_bytes()) if (DATA / RESULTS).exists() else {"rows": []}
+        kept_rows = [row for row in old["rows"] if row["arm"] not in args.arms and old.get("settings") == settings]
+        content = {"command": COMMAND, "settings": settings, "rows": sorted(kept_rows + rows, key=lambda row: ARMS.index(row["arm"]))}
         write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
         record_sha256(RESULTS, command=COMMAND)
 
