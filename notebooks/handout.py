@@ -183,7 +183,7 @@ def guide(lessons: Sequence[Lesson], markdown: str) -> str:
     lectures = [lessons[:1], *(lessons[i : i + 2] for i in range(1, len(lessons), 2))]
     chapters = {
         "At a glance": glance(lessons),
-        "Half a day": f"Four hours.\n\n{plan_table(plan(lessons, 240, breaks=2))}",
+        "A day": f"Six hours.\n\n{plan_table(plan(lessons, 360, breaks=3))}",
         "Lectures": "\n\n".join(f"### Lecture {i}, 90 minutes\n\n{plan_table(plan(part, 90))}" for i, part in enumerate(lectures, 1)),
         "Before class": written["Before class"],
         "What goes wrong in class": written["What goes wrong in class"],
