@@ -21,6 +21,17 @@ SCRIPT = Path(__file__).parent / "stopped_run.py"
 IMAGES = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+@pytest.fixture(autouse=True)
+def usual_signals():
+    """As in a terminal: what runs in the background of a shell ignores SIGINT."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 def start(path: Path, steps: int, every: int = 1) -> subprocess.Popen:
     command = [sys.executable, str(SCRIPT), str(path), str(steps), str(every)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
@@ -130,8 +141,6 @@ def test_a_run_that_is_left_in_another_thread_saves(tmp_path):
     assert content(path)["step"] == 1
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a run in the main thread would have done so
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path):
