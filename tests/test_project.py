@@ -201,6 +201,16 @@ def test_committed_runs_from_scratch_keep_what_is_said_of_them(normal):
     assert ours["nsr"] >= max(0.98, oracle["nsr"] - 0.01) and ours["frechet_ratio"][0] <= 1.05
 
 
+def test_committed_numbers_of_labels_keep_what_is_said_of_them():
+    found = {(row["labels"], row["arm"]): row for row in load_results("06_label_efficiency")}
+    for labels in (10, 25, 50, 100, 200):
+        ours, others = found[labels, "pu_pushed"], [found[labels, arm] for arm in ("filter", "pu_paper")]
+        assert ours["n"] >= 5000 and ours["seeds"] >= 3
+        assert all(ours["nsr"] > row["nsr"] and ours["frechet"] < row["frechet"] for row in others)
+    for few in (10, 25):  # the intervals overlap
+        assert found[few, "pu_paper"]["nsr_high"] > found[few, "filter"]["nsr_low"] and found[few, "filter"]["nsr_high"] > found[few, "pu_paper"]["nsr_low"]
+
+
 def test_benchmark_of_the_slider_runs_on_a_small_scale():
     command = [sys.executable, str(ROOT / "tests/benchmarks/slider.py"), "--json", "--smoke"]
     run = subprocess.run(command, capture_output=True, text=True)
