@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from .data import DataError, check_prior
 from .diffusion import NoisePredictor, Schedule
 
@@ -124,7 +122,7 @@ def save_pipeline(folder: Path | str, model: NoisePredictor, card: Card) -> None
         ImportError: diffusers is missing.
     """
     diffusers, folder = _diffusers(), Path(folder)
-    network: nn.Module = model.network
+    network = model.network
     if not isinstance(network, diffusers.UNet2DModel):
         raise PipelineError(f"model must have a diffusers UNet2DModel as its network; got {type(network).__name__}")
     if folder.exists() and {path.name for path in folder.iterdir()} - WRITTEN:

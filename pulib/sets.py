@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms import v2
@@ -138,8 +139,6 @@ def load_folder(folder: Path | str, size: int, channels: int = 3) -> Tensor:
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 (gray) or 3 (colour); got {channels!r}")
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     folder = Path(folder)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
     if not paths:

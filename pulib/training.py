@@ -554,30 +554,39 @@ def resume(checkpoint, first: bool, *run) -> int:
         CheckpointError: as `load_checkpoint`; a damaged file of several is passed over with a warning, and set aside by the `first` process,
             unless all are damaged.
     """
-    if not isinstance(checkpoint, Checkpoints):
-        return load_checkpoint(checkpoint, *run) if Path(checkpoint).exists() else 0
-    damaged, files = [], checkpoint.newest()
+    files = checkpoint.newest() if isinstance(checkpoint, Checkpoints) else [path for path in [Path(checkpoint)] if path.exists()]
+    damaged = []
     for path in files:
         try:
-            read_tensors(path.read_bytes(), path)
+            content = read_tensors(path.read_bytes(), path)
         except (CheckpointError, FileNotFoundError) as error:
             damaged.append((path, error))
             continue
         for other, error in damaged:
             pass_over(other, error, first)
-        return load_checkpoint(path, *run)
+        return load_checkpoint(path, *content, *run)
     if damaged:
         raise damaged[0][1]
     return 0
 
 
-def load_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, scaler=None, levels=None) -> int:
-    """Fill `model`, `averaged`, `optimizer` and the running `levels` from a checkpoint and return the step it was written after.
+def load_checkpoint(
+    path: Path,
+    tensors: dict[str, Tensor],
+    facts: dict,
+    model: nn.Module,
+    averaged: nn.Module,
+    optimizer,
+    settings: Settings,
+    task: dict,
+    scaler=None,
+    levels=None,
+) -> int:
+    """Fill `model`, `averaged`, `optimizer` and the running `levels` from a checkpoint's tensors and facts; the step it was written after.
 
     Raises:
         CheckpointError: see the class.
     """
-    tensors, facts = read_tensors(Path(path).read_bytes(), path)
     if "settings" not in facts:
         raise CheckpointError(f"{path} holds weights, not a training checkpoint")
     ours, theirs = asdict(settings), asdict(Settings(1)) | facts["settings"]  # older files lack later settings, which were at their defaults

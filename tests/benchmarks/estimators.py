@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kept import digest, kept, to_bytes, to_images
+from kept import digest, kept, results, to_bytes, to_images, write_results
 from pu_table import pool, ratio_to_oracle
 
-from pulib.data import BUILD, DATA, PUSplit, load_pu, manifest, record_sha256, write_atomic
+from pulib.data import BUILD, PUSplit, load_pu, manifest
 from pulib.diffusion import NoisePredictor, loss_profile, sample
 from pulib.evaluation import load_judge, read, report, ruler
 from pulib.risk import unsupervised_risk
@@ -222,15 +222,14 @@ def write_rows(start: str, rows: list[dict], settings: dict) -> None:
     """Put rows into the results file, each in place of that of its split and arm, unless that one pools more seeds."""
     name, command = results_file(start), "python tests/benchmarks/estimators.py --json" + (" --start scratch" if start == "scratch" else "")
     content = {"command": command, "settings": settings, "sampling": DRAWN[start]}
-    old = json.loads((DATA / name).read_bytes()) if (DATA / name).exists() else {"rows": []}
+    old = results(name)
     if any(old.get(key) != value for key, value in content.items()):
         old = {"rows": []}  # of other settings
     found = {(row["split"], row["arm"]): row for row in old["rows"]}
     found |= {key: row for row in rows if row["seeds"] >= found.get(key := (row["split"], row["arm"]), row)["seeds"]}
     order = list(ESTIMATORS)
     content["rows"] = sorted(found.values(), key=lambda row: (row["split"], order.index(row["arm"])))
-    write_atomic(DATA / name, (json.dumps(content, indent=1) + "\n").encode())
-    record_sha256(name, command=command)
+    write_results(name, content)
 
 
 if __name__ == "__main__":

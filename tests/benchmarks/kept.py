@@ -1,4 +1,4 @@
-"""Runs of a benchmark that are kept: what a run made lies in a file, so that a benchmark goes on where it was stopped."""
+"""Runs of a benchmark that are kept: what a run made lies in a file, so that a benchmark goes on where it was stopped; and its results."""
 
 import hashlib
 import json
@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from pulib.data import DATA, record_sha256, write_atomic
 
 
 def kept(path: Path, make: Callable[[], dict]) -> dict:
@@ -26,6 +28,18 @@ def kept(path: Path, make: Callable[[], dict]) -> dict:
 def digest(*facts: object) -> str:
     """A short name for what a run depends on (JSON values)."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def results(name: str) -> dict:
+    """The content of data/`name`; that of a file without rows where there is none."""
+    path = DATA / name
+    return json.loads(path.read_bytes()) if path.exists() else {"rows": []}
+
+
+def write_results(name: str, content: dict) -> None:
+    """Write data/`name`, and its SHA-256 with the "command" of its content into the manifest."""
+    write_atomic(DATA / name, (json.dumps(content, indent=1) + "\n").encode())
+    record_sha256(name, command=content["command"])
 
 
 def to_bytes(images: Tensor) -> np.ndarray:

@@ -16,10 +16,10 @@ from dataclasses import replace
 
 import torch
 from estimators import CLASSIFIER_STEPS, SAMPLES_PER_SEED, STARTS, drawings
-from kept import to_images
+from kept import to_images, write_results
 from pu_table import pool, ratio_to_oracle
 
-from pulib.data import BUILD, DATA, PUSplit, load_pu, record_sha256, write_atomic
+from pulib.data import BUILD, PUSplit, load_pu
 from pulib.evaluation import load_judge, read, report, ruler
 from pulib.rivals import FAST
 
@@ -71,9 +71,7 @@ def main() -> None:
     whole = set(args.arms) == set(ARMS) and (args.biased or set(args.labels) >= set(LABELS))
     if not args.smoke and whole and len(args.seeds) >= 3:
         command = COMMAND + (" --biased" if args.biased else "")
-        content = {"command": command, "settings": settings, "sampling": FAST, "rows": rows}
-        write_atomic(DATA / RESULTS[args.biased], (json.dumps(content, indent=1) + "\n").encode())
-        record_sha256(RESULTS[args.biased], command=command)
+        write_results(RESULTS[args.biased], {"command": command, "settings": settings, "sampling": FAST, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ import time
 
 import numpy as np
 import torch
-from kept import kept
+from kept import kept, write_results
 from pulearn import HistogramMatchPriorEstimator, ScarEMPriorEstimator
 from sklearn.linear_model import LogisticRegression
 
 from pulib import prior
-from pulib.data import BUILD, DATA, load_pu, prior_in_unlabeled, record_sha256, write_atomic
+from pulib.data import BUILD, load_pu, prior_in_unlabeled
 from pulib.prior import CollapseError, Scores, best_bin, elkan_noto, estimate_prior, read_prior
 
 RESULTS = "results/05_prior_estimation.json"
@@ -145,8 +145,7 @@ def main() -> None:
                     print(json.dumps(rows[-1]) if args.json else rows[-1], flush=True)
     if not args.smoke and set(args.splits) == {"even", "odd"}:
         content = {"command": COMMAND, "settings": SETTINGS, "summary": summary(rows), "rows": rows}
-        write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
-        record_sha256(RESULTS, command=COMMAND)
+        write_results(RESULTS, content)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ import json
 
 import numpy as np
 import torch
-from kept import digest, kept, to_bytes, to_images
+from kept import digest, kept, to_bytes, to_images, write_results
 from pu_table import pool, ratio_to_oracle
 
 from pulib import rivals
-from pulib.data import BUILD, DATA, PUSplit, load_pu, manifest, record_sha256, write_atomic
+from pulib.data import BUILD, PUSplit, load_pu, manifest
 from pulib.diffusion import sample
 from pulib.evaluation import ideal_nsr, load_judge, read, report, ruler
 from pulib.rivals import CLASSIFYING, CONDITIONED, FINE_TUNING, SAMPLING, STEPS, TEACHING, for_every_prior, teacher_of
@@ -117,8 +117,7 @@ def main() -> None:
     if not args.smoke and not args.only_draw and set(args.arms) == set(PRIORS) and seeds == [0, 1, 2]:
         settings = {"distilled and risk": CONDITIONED, "pu": FINE_TUNING, "classifier": CLASSIFYING}
         content = {"command": COMMAND, "steps": STEPS, "teacher_steps": TEACHING, "settings": settings, "sampling": SAMPLING, "rows": rows}
-        write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
-        record_sha256(RESULTS, command=COMMAND)
+        write_results(RESULTS, content)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
-from kept import digest, kept, to_bytes, to_images
+from kept import digest, kept, to_bytes, to_images, write_results
 
 from pulib.data import BUILD, DATA, is_normal, load_pu, manifest, record_sha256, write_atomic
 from pulib.diffusion import sample
@@ -76,8 +76,7 @@ def main() -> None:
     if not args.smoke and set(args.splits) == {"even", "odd"}:
         rows = [row for normal in args.splits for row in reversed(rows) if row["split"] == normal]
         content = {"command": COMMAND, "settings": asdict(Settings(**settings)), "sampling": SAMPLING, "rows": rows}
-        write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
-        record_sha256(RESULTS, command=COMMAND)
+        write_results(RESULTS, content)
         write_atomic(DATA / PICTURE, picture(judge, settings, folder))
         record_sha256(PICTURE, command=COMMAND)
 

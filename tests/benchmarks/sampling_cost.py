@@ -13,10 +13,10 @@ from functools import partial
 
 import torch
 from estimators import STARTS, facts, trained
-from kept import digest, kept, to_bytes, to_images
+from kept import digest, kept, results, to_bytes, to_images, write_results
 from pu_table import ratio_to_oracle
 
-from pulib.data import BUILD, DATA, load_pu, record_sha256, write_atomic
+from pulib.data import BUILD, load_pu
 from pulib.diffusion import sample
 from pulib.evaluation import load_judge, read, report, ruler
 
@@ -61,11 +61,10 @@ def main() -> None:
             rows.append(row)
             print(json.dumps(row) if args.json else row, flush=True)
     if not args.smoke:
-        old = json.loads((DATA / RESULTS).read_bytes()) if (DATA / RESULTS).exists() else {"rows": []}
+        old = results(RESULTS)
         kept_rows = [row for row in old["rows"] if row["arm"] not in args.arms and old.get("settings") == settings]
-        content = {"command": COMMAND, "settings": settings, "rows": sorted(kept_rows + rows, key=lambda row: ARMS.index(row["arm"]))}
-        write_atomic(DATA / RESULTS, (json.dumps(content, indent=1) + "\n").encode())
-        record_sha256(RESULTS, command=COMMAND)
+        rows = sorted(kept_rows + rows, key=lambda row: ARMS.index(row["arm"]))
+        write_results(RESULTS, {"command": COMMAND, "settings": settings, "rows": rows})
 
 
 def draw(model, n: int, how: dict) -> dict:
