@@ -36,13 +36,16 @@ class Schedule:
         if self.beta.ndim != 1 or not len(self.beta) or not ((self.beta > 0) & (self.beta < 1)).all():
             raise ValueError("beta must be a vector with every value in (0, 1); see linear_schedule, cosine_schedule")
         self.__dict__["alpha_bar"] = alpha_bar_of(self.beta)
+        self.__dict__["_on"] = {}
 
     def __len__(self) -> int:
         return len(self.beta)
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to multiply `like` [B, ...]."""
-        alpha_bar = self.alpha_bar.to(like.device)[t].view(-1, *[1] * (like.ndim - 1))
+        if like.device not in self._on:  # copied to a device once: each copy would make it wait
+            self._on[like.device] = self.alpha_bar.to(like.device)
+        alpha_bar = self._on[like.device][t].view(-1, *[1] * (like.ndim - 1))
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
 

@@ -1,14 +1,18 @@
-"""Long runs: a signal that ends a run saves it first, and checkpoints by number in a folder."""
+"""Long runs: a signal that ends a run saves it first, checkpoints by number in a folder, and curves for TensorBoard."""
 
+import math
 import os
 import re
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+
+from torch import Tensor, nn
 
 from .data import check_count
 
@@ -123,3 +127,62 @@ def pass_over(path: Path, error: Exception, move: bool) -> None:
     warnings.warn(f"{path.name} is damaged and passed over for the one before it ({error})", stacklevel=3)
     if move:
         path.rename(path.with_suffix(".damaged"))
+
+
+def logged(
+    records: Generator, folder: Path | str, every: int = 50, draw: Callable[[nn.Module], Tensor] | None = None, draw_every: int = 500
+) -> Iterator:
+    """Pass the records of `training.fit` on, and write their risk and losses, and drawings, for TensorBoard.
+
+    A run that goes on in the same folder goes on with its curves. Of several processes only the first writes. Leaving the loop leaves
+    that of `fit` too, which saves.
+
+    Args:
+        records: what `training.fit` gives.
+        folder: of this run alone; `tensorboard --logdir` shows it.
+        every: steps between two points of a curve; the last step is one as well. Reading the risk makes a GPU wait.
+        draw: from the model to images [n, 1 or 3, h, w] in [-1, 1], as a sampler makes them.
+        draw_every: steps between two grids of drawings.
+
+    Raises:
+        ValueError: every or draw_every is not a whole number >= 1.
+        ImportError: TensorBoard is not installed.
+    """
+    every, draw_every = check_count(every, "every"), check_count(draw_every, "draw_every")
+    if os.environ.get("RANK", "0") != "0":
+        yield from records
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("logged needs TensorBoard: pip install 'pulib[scale]'") from error
+    with closing(records):
+        first = next(records)
+        if math.isnan(first.risk):  # the run had ended before, and its curves are there
+            yield first
+            return
+        with SummaryWriter(str(folder), purge_step=first.step) as writer:  # drops what a killed run drew after its checkpoint
+            try:
+                for record in chain([first], records):
+                    if record.step % every == 0:
+                        _write_scalars(writer, record)
+                    if draw is not None and record.step % draw_every == 0:
+                        writer.add_image("drawings", _grid(draw(record.model)), record.step)
+                    yield record
+            finally:
+                if record.step % every:
+                    _write_scalars(writer, record)
+
+
+def _write_scalars(writer, record) -> None:
+    for name in ("risk", "loss_u", "loss_s"):
+        value = getattr(record, name)
+        if not math.isnan(value):
+            writer.add_scalar(name, value, record.step)
+    writer.flush()  # a run that is killed, or ended by SIGTERM, closes nothing
+
+
+def _grid(images: Tensor) -> Tensor:
+    from torchvision.utils import make_grid  # slow to import
+
+    return make_grid(images.float(), normalize=True, value_range=(-1, 1))

@@ -1,19 +1,28 @@
 """The paper's data sets through torchvision, with its counts as presets, and folders of your own images."""
 
+import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.utils import calculate_md5, check_integrity
 from torchvision.transforms import v2
+from tqdm.auto import tqdm
 
 from .data import DataError, PUSplit, check_count, is_normal, make_split
 
 FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+TIMEOUT = 30  # seconds that a server may be silent
+BY_HAND = "without a network, put its files there by hand"
 
 
 def _celeba(root, part: str, download: bool):
@@ -65,13 +74,14 @@ PRESETS = {
 def load_set(preset: Preset | str, folder: Path | str, download: bool = False, seed: int = 0) -> PUSplit:
     """The split of a preset: images float32 [n, 3, size, size] in [-1, 1], gray ones with three equal channels.
 
-    U and S come from the training part, drawn by `seed`; what is held out from the test part. torchvision shows a download's progress
-    and checks what it got.
+    U and S come from the training part, drawn by `seed`; what is held out from the test part. The sets hold a few images twice: one that
+    is in U does not go into S, the next one in the draw does.
 
     Args:
         preset: a name in `PRESETS`, or one of your own.
         folder: where the files lie as torchvision keeps them, or go to.
-        download: fetch what is missing.
+        download: fetch what is missing. A download that broke off goes on at the next call (see `fetch`); only that of CelebA, which comes
+            from Google Drive through torchvision and gdown, starts anew.
 
     Raises:
         ValueError: no such preset, or more images are asked for than there are.
@@ -82,13 +92,31 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
     for which in ("train", "test"):
         part[which] = _opened(preset, folder, which, download)
         labels[which] = torch.as_tensor(SOURCES[preset.source][1](part[which])).long().flatten()
-    rows = _drawn(preset, labels, seed)
+    (_, u), (_, candidates), *heldout = _drawn(preset, labels, seed)
     shape = v2.Compose([v2.PILToTensor(), v2.Lambda(lambda x: x.expand(3, -1, -1)), *_square(preset.size)])
+
+    def read(which: str, rows: Tensor) -> Tensor:
+        images = torch.empty(len(rows), 3, preset.size, preset.size)  # filled in place: a list and its stack would need the memory twice
+        for image, row in zip(images, rows.tolist()):
+            image.copy_(shape(part[which][row][0]))
+        return images
+
     try:
-        images = [torch.stack([shape(part[which][int(i)][0]) for i in mine]) for which, mine in rows]
+        unlabeled = read("train", u)
+        in_u = {_digest(image) for image in unlabeled}
+        new = (row for row in candidates.tolist() if _digest(shape(part["train"][row][0])) not in in_u)
+        s = torch.tensor(list(islice(new, preset.n_sensitive)), dtype=torch.long)
+        if len(s) < preset.n_sensitive:
+            raise ValueError(f"the training part of {preset.source} must hold at least {preset.n_sensitive} sensitive images that are not in U; it holds {len(s)}")
+        rows = [("train", s), *heldout]
+        images = [unlabeled, *(read(*mine) for mine in rows)]
     except OSError as error:
         raise DataError(f"an image of {preset.source} in {folder} is missing or damaged ({error}); delete the folder and load it again") from error
-    return make_split(preset.normal, *images, *(labels[which][mine] for which, mine in rows), seed=seed)
+    return make_split(preset.normal, *images, labels["train"][u], *(labels[which][mine] for which, mine in rows), seed=seed)
+
+
+def _digest(image: Tensor) -> bytes:
+    return hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
 
 
 def _preset(preset: Preset | str) -> Preset:
@@ -100,15 +128,100 @@ def _preset(preset: Preset | str) -> Preset:
 
 
 def _opened(preset: Preset, folder: Path | str, which: str, download: bool):
+    source = SOURCES[preset.source][0]
     try:
-        return SOURCES[preset.source][0](str(folder), which, download)
-    except (RuntimeError, URLError, OSError) as error:
-        advice = "without a network, put its files there by hand" if download else "download=True fetches them"
+        try:
+            return source(str(folder), which, False)
+        except (RuntimeError, OSError):
+            if not download:
+                raise
+            for urls, path, md5 in _archives(preset.source, Path(folder).expanduser()):
+                _fetch_from_any(urls, path, md5)
+            return source(str(folder), which, True)  # unpacks the archives that it finds
+    except (RuntimeError, OSError) as error:
+        advice = BY_HAND if download else "download=True fetches them"
         raise DataError(f"the {which} part of {preset.source} is missing from {folder}, or damaged; {advice} ({error})") from error
 
 
+def _archives(source: str, folder: Path) -> list[tuple[list[str], Path, str]]:
+    """Of each archive of a set: where it can be had, where torchvision looks for it, and its MD5."""
+    kind = getattr(datasets, source, None)
+    if source == "MNIST":
+        return [([mirror + name for mirror in kind.mirrors], folder / "MNIST" / "raw" / name, md5) for name, md5 in kind.resources]
+    if source in ("CIFAR10", "STL10"):
+        return [([kind.url], folder / kind.filename, kind.tgz_md5)]
+    return []  # torchvision fetches CelebA by itself
+
+
+def _fetch_from_any(urls: list[str], path: Path, md5: str) -> None:
+    for url in urls:
+        try:
+            return fetch(url, path, md5)
+        except DataError as error:  # the next one goes on with what has arrived
+            failed = error
+    raise failed
+
+
+def fetch(url: str, path: Path | str, md5: str) -> None:
+    """Download a file, unless it is there; a download that broke off goes on where it stopped.
+
+    What has arrived waits in `<path>.part` until all of it is there and its MD5 is right.
+
+    Args:
+        url: of http or https; its server is asked for what is missing (RFC 9110, section 14.2), and may send all of it again.
+        path: the file's name here; its folder is made.
+        md5: of the whole file, as hexadecimal text.
+
+    Raises:
+        ValueError: the url is not one of http or https.
+        DataError: the server cannot be reached, the connection broke, or the MD5 is wrong.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.part")
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"url must start with http:// or https://; got {url!r}")
+    if check_integrity(path, md5):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not check_integrity(part, md5):  # else an earlier call ended just before the last line
+        try:
+            _receive(url, part)
+        except (OSError, HTTPException) as error:
+            size = part.stat().st_size if part.exists() else 0
+            advice = f"{size:,} bytes are in {part}, and the next call goes on from there" if size else BY_HAND
+            raise DataError(f"{url} cannot be fetched into {path.parent}; {advice} ({error})") from error
+        if (found := calculate_md5(part)) != md5:
+            part.unlink()
+            raise DataError(f"{url} is not the file that was expected: its MD5 is {found}, not {md5}; it was deleted, and the next call starts anew")
+    os.replace(part, path)
+
+
+def _receive(url: str, part: Path) -> None:
+    """Append to `part` what is still missing of the file, or write all of it where the server cannot go on from there."""
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "pulib"} | ({"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+    except HTTPError as error:
+        error.close()  # it is a response as well
+        if error.code != 416 or not start:
+            raise
+        part.unlink()  # as long as the file or longer, and wrong
+        return _receive(url, part)
+    with response:
+        start = start if response.status == 206 else 0
+        length = response.headers["Content-Length"]
+        total = None if length is None else start + int(length)
+        with open(part, "ab" if start else "wb") as file, tqdm(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True) as bar:
+            while chunk := response.read(1 << 16):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and (size := part.stat().st_size) < total:  # which urllib does not notice
+        raise ConnectionError(f"the connection broke when {total - size:,} of {total:,} bytes were missing")
+
+
 def _drawn(preset: Preset, labels: dict[str, Tensor], seed: int) -> list[tuple[str, Tensor]]:
-    """Rows of U (in random order), S, and the held-out normal and sensitive images, each with its part."""
+    """Rows of U (in random order), all that are left for S, and of the held-out normal and sensitive images, each with its part."""
     generator = torch.Generator().manual_seed(check_count(seed, "seed", 0))
     order = {which: torch.randperm(len(mine), generator=generator) for which, mine in labels.items()}
     good, bad = ({which: rows[is_normal(labels[which][rows], preset.normal) == kind] for which, rows in order.items()} for kind in (True, False))
@@ -116,9 +229,8 @@ def _drawn(preset: Preset, labels: dict[str, Tensor], seed: int) -> list[tuple[s
         if needed > there:
             raise ValueError(f"the training part of {preset.source} must hold at least {needed} {name} images for this preset; it holds {there}")
     u = torch.cat([good["train"][: preset.n_normal], bad["train"][: preset.n_hidden]])
-    s = bad["train"][preset.n_hidden : preset.n_hidden + preset.n_sensitive]
     shuffled = u[torch.randperm(len(u), generator=generator)]
-    return [("train", shuffled), ("train", s), ("test", good["test"][: preset.n_heldout]), ("test", bad["test"][: preset.n_heldout])]
+    return [("train", shuffled), ("train", bad["train"][preset.n_hidden :]), ("test", good["test"][: preset.n_heldout]), ("test", bad["test"][: preset.n_heldout])]
 
 
 def _square(size: int) -> list:

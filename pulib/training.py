@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ from .runs import Checkpoints, Stoppable, pass_over
 from .unet import UNet
 
 Objective = Callable[..., Tensor]  # (loss_u [n_u], loss_s [n_s], prior_s [n_s] if priors are drawn) -> risk []
+CHECK_EVERY = 50  # steps between looks at whether the risk is finite, on a GPU
 Teacher = Callable[[Tensor, Tensor, Tensor], Tensor]  # (xt [B, ...], t int64 [B], prior [B]) -> eps [B, ...]
 SCHEDULES = {"cosine": cosine_schedule, "linear": linear_schedule}
 
@@ -70,6 +72,7 @@ class Settings:
             None for a network that knows of none.
         seed: of batches, timesteps and noise.
         precision: "no", "bf16" or "fp16", or "auto" (bf16 where a CUDA device has it, otherwise "no").
+        compile: let `torch.compile` fuse the network's operations; takes a minute or more before the first step.
         checkpoint_every: steps between checkpoints when a path is given.
     """
 
@@ -90,6 +93,7 @@ class Settings:
     prior_max: float | None = None
     seed: int = 0
     precision: str = "auto"
+    compile: bool = False
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
@@ -105,19 +109,34 @@ class Settings:
             raise ValueError(f"ema must be in [0, 1); got {self.ema!r}")
         if self.cap_level not in ("start", "running"):
             raise ValueError(f"cap_level must be 'start' or 'running'; got {self.cap_level!r}")
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"compile must be True or False; got {self.compile!r}")
         if self.precision not in ("auto", "no", "bf16", "fp16"):
             raise ValueError(f"precision must be 'auto', 'no', 'bf16' or 'fp16'; got {self.precision!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepRecord:
-    """One step: its number (1 … steps), the risk, the mean losses on U and on S as they count (nan without S), the EMA model."""
+    """One step: its number (1 … steps), the risk, the mean losses on U and on S as they count (nan without S), the EMA model.
+
+    The three numbers stay on the device, [3], until one is read: a GPU need not wait for a step whose record nobody looks at.
+    """
 
     step: int
-    risk: float
-    loss_u: float
-    loss_s: float
+    numbers: Tensor
     model: nn.Module
+
+    @property
+    def risk(self) -> float:
+        return self.numbers[0].item()
+
+    @property
+    def loss_u(self) -> float:
+        return self.numbers[1].item()
+
+    @property
+    def loss_s(self) -> float:
+        return self.numbers[2].item()
 
 
 def fit(
@@ -134,6 +153,9 @@ def fit(
 
     `model` is not changed; the trained weights are the moving average in each record's `model`
     (the same object every time, on the accelerator's device; a copy to keep is `copy.deepcopy`).
+
+    Weights that need no gradient, where others do, are shared with `model`, and neither averaged nor written into checkpoints: so a
+    large network with LoRA layers costs little more than itself.
 
     In several processes (`torchrun`, `accelerate launch`) each takes its part of every batch, and the run is the same as in one, up to
     rounding: batches, noise and the risk are those of the whole batch (see `together`).
@@ -156,7 +178,7 @@ def fit(
         ValueError: images that are not a float tensor, an empty set, images of U and S that differ in shape, weights that are
             not one number >= 0 for each image, or a batch that several processes cannot share evenly.
         CheckpointError: the file is corrupt, or belongs to another network or other settings.
-        FloatingPointError: the risk is not finite.
+        FloatingPointError: the risk is not finite. A GPU is asked every `CHECK_EVERY` steps only, and before anything is saved.
     """
     _check_images(unlabeled, sensitive)
     weights = _check_weights(weights, unlabeled, sensitive)
@@ -167,12 +189,9 @@ def fit(
     accelerator = _accelerator(settings.precision)
     _check_processes(accelerator.num_processes, settings, sensitive)
     device = accelerator.device
-    averaged = copy.deepcopy(model).to(device).eval()
-    averaged.requires_grad_(False)
-    trained = copy.deepcopy(model).to(device)
-    if not any(p.requires_grad for p in trained.parameters()):
-        trained.requires_grad_(True)  # the average that an earlier run yielded is frozen
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.lr)
+    averaged, trained = _copies(model, device)
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, fused=device.type == "cuda")
     start, running = 0, RunningLevels(len(model.schedule))
     if checkpoint is not None:
         task = _task(model, unlabeled, sensitive, objective, settings, weights)
@@ -182,8 +201,10 @@ def fit(
         if len(set(starts)) > 1:
             raise CheckpointError(f"all processes must see the same {checkpoint}; they would start after the steps {starts}")
     if start == settings.steps:  # nothing left to do: hand over the finished model
-        yield StepRecord(start, *[float("nan")] * 3, averaged)
+        yield StepRecord(start, torch.full((3,), torch.nan), averaged)
         return
+    if settings.compile:
+        trained.network.compile()
     trained, optimizer = accelerator.prepare(trained, optimizer)
     trained.train()
     unlabeled = unlabeled.to(device, torch.float32)
@@ -194,13 +215,19 @@ def fit(
     levels = None
     if settings.cap is not None and sensitive is not None:
         running.to(device)
-        levels = running if settings.cap_level == "running" else loss_levels(_plain(copy.deepcopy(model).to(device)), unlabeled).__getitem__
+        levels = running if settings.cap_level == "running" else loss_levels(_plain(_copies(model, device)[0]), unlabeled).__getitem__
 
     done = saved = start
+    failed = torch.zeros((), dtype=torch.long, device=device)  # the first step whose risk was not finite, or 0
+
+    def check() -> None:
+        if first := int(failed):
+            raise FloatingPointError(f"the risk is nan or infinite at step {first}; lower lr (now {settings.lr}), or check the images for nan")
 
     def save() -> None:
         """Write the state after the last whole step, unless it is written."""
         nonlocal saved
+        check()
         if checkpoint is not None and saved != done and accelerator.is_main_process:
             path = checkpoint.at(done) if isinstance(checkpoint, Checkpoints) else checkpoint
             save_checkpoint(path, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler, running)
@@ -209,7 +236,8 @@ def fit(
         saved = done
 
     def any_told(told: bool) -> bool:
-        return bool(accelerator.reduce(torch.tensor(float(told), device=device)) > 0)
+        """Asks the other processes, which makes a GPU wait: there only after every tenth step."""
+        return (device.type == "cpu" or done % 10 == 0) and bool(accelerator.reduce(torch.tensor(float(told), device=device)) > 0)
 
     with Stoppable(save, any_told if accelerator.num_processes > 1 else None) as stoppable:
         for step in range(start, settings.steps):
@@ -219,24 +247,44 @@ def fit(
                 loss_u, loss_s, *priors = _losses(trained, model.schedule, density, levels, unlabeled, sensitive, settings, step, teacher, accelerator)
                 loss_u, loss_s = _weighted(loss_u, loss_s, weights, settings, step)
                 risk = objective(loss_u, loss_s, *priors)
-                if not torch.isfinite(risk):
-                    raise FloatingPointError(
-                        f"the risk is {risk.item()} at step {step + 1}; lower lr (now {settings.lr}), or check the images for nan"
-                    )
+                failed = torch.where(torch.isfinite(risk.detach()) | (failed > 0), failed, step + 1)
+                if device.type == "cpu" or (step + 1) % CHECK_EVERY == 0:
+                    check()
                 optimizer.zero_grad()
                 if settings.budget is None or sensitive is None:
                     accelerator.backward(risk * accelerator.num_processes)  # which takes the mean of the processes' gradients; see `together`
                 else:
-                    _backward_within_budget(accelerator, risk, loss_u, loss_s, list(trained.parameters()), settings.budget)
-                accelerator.clip_grad_norm_(trained.parameters(), settings.clip_norm)
+                    _backward_within_budget(accelerator, risk, loss_u, loss_s, parameters, settings.budget)
+                accelerator.clip_grad_norm_(parameters, settings.clip_norm)
                 optimizer.step()
                 average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
                 done = step + 1
                 if done % settings.checkpoint_every == 0 or done == settings.steps:
                     save()
                     accelerator.wait_for_everyone()
-            mean_s = loss_s.detach().mean().item() if len(loss_s) else float("nan")
-            yield StepRecord(done, risk.item(), loss_u.detach().mean().item(), mean_s, averaged)
+            yield StepRecord(done, torch.stack([part.detach().mean() for part in (risk, loss_u, loss_s)]), averaged)  # the mean of no loss is nan
+
+
+def _copies(model: NoisePredictor, device: torch.device) -> tuple[NoisePredictor, NoisePredictor]:
+    """The average and the model to train, on the device; they share the weights that are not trained, and `model` knows which are."""
+    names = _trainable(model)
+    shared = {id(p): nn.Parameter(p.detach().to(device), False) for name, p in model.named_parameters() if name not in names}
+    averaged, trained = (copy.deepcopy(model, dict(shared)).to(device, memory_format=torch.channels_last) for _ in range(2))
+    for name, p in trained.named_parameters():
+        p.requires_grad_(name in names)
+    averaged.trainable = names
+    return averaged.eval().requires_grad_(False), trained
+
+
+def _trainable(model: nn.Module) -> frozenset[str]:
+    """The names of the weights to train: those that need a gradient; of an average, where none does, those that its run trained."""
+    needed = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+    return needed or getattr(model, "trainable", None) or frozenset(name for name, _ in model.named_parameters())
+
+
+def _fixed(model: nn.Module) -> set[str]:
+    """The names of the weights that a run does not change, and no checkpoint holds."""
+    return {name for name, p in model.named_parameters() if not p.requires_grad}
 
 
 def _plain(model: NoisePredictor) -> NoiseModel:
@@ -334,9 +382,9 @@ def _weighted(loss_u: Tensor, loss_s: Tensor, weights, settings: Settings, step:
         return loss_u, loss_s
     weight_u, weight_s = weights
     rows_u = batch_rows(len(weight_u), len(loss_u), step, seed=settings.seed * 2)
-    loss_u = loss_u * weight_u[rows_u].to(loss_u.device)
+    loss_u = loss_u * _to(weight_u[rows_u], loss_u.device)
     if weight_s is not None and len(loss_s):
-        loss_s = loss_s * weight_s[batch_rows(len(weight_s), len(loss_s), step, seed=settings.seed * 2 + 1)].to(loss_s.device)
+        loss_s = loss_s * _to(weight_s[batch_rows(len(weight_s), len(loss_s), step, seed=settings.seed * 2 + 1)], loss_s.device)
     return loss_u, loss_s
 
 
@@ -391,20 +439,26 @@ def _losses(
 def draw_batch(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`n` images, timesteps, noises and priors of step `step`; U is stream 0, S is stream 1, so neither disturbs the other."""
     generator = torch.Generator().manual_seed((settings.seed * 2 + stream) * 1_000_003 + step)
-    rows = batch_rows(len(images), n, step, seed=settings.seed * 2 + stream).to(images.device)
+    rows = _to(batch_rows(len(images), n, step, seed=settings.seed * 2 + stream), images.device)
     t = draw_timesteps(density, n, generator, settings.stratified)
     noise = torch.randn(n, *images.shape[1:], generator=generator)
     x0 = distort(images[rows], generator, settings.distort) if settings.distort else images[rows]
     prior = draw_priors(n, settings.prior_max or 0.0, generator)
-    return x0, t.to(images.device), noise.to(images.device), prior.to(images.device)
+    return x0, *(_to(drawn, images.device) for drawn in (t, noise, prior))
+
+
+def _to(drawn: Tensor, device: torch.device) -> Tensor:
+    """What was drawn on the CPU on its way to the device; nobody waits until it is there."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
 def draw_shared(deck: Tensor, size: int, settings: Settings, step: int, density: Tensor) -> tuple:
     """As `draw_batch`, from one deck of U (its first `size` images) and S: the images of U, those of S, and how many are of U."""
     total = settings.batch_unlabeled + settings.batch_sensitive
     drawn = draw_batch(deck, total, settings, step, 0, density)
-    of_u = (batch_rows(len(deck), total, step, seed=settings.seed * 2) < size).to(deck.device)
-    return tuple(x[of_u] for x in drawn), tuple(x[~of_u] for x in drawn), int(of_u.sum())
+    of_u = batch_rows(len(deck), total, step, seed=settings.seed * 2) < size
+    places = [torch.nonzero(chosen).flatten() for chosen in (of_u, ~of_u)]  # found on the CPU: a mask on the device makes it wait
+    return *(tuple(x[_to(place, deck.device)] for x in drawn) for place in places), len(places[0])
 
 
 def draw_priors(n: int, largest: float, generator: torch.Generator | None = None) -> Tensor:
@@ -421,9 +475,14 @@ def batch_rows(size: int, n: int, step: int, seed: int) -> Tensor:
     """Rows int64 [n] of batch `step`: consecutive stretches of one reshuffled deck per epoch of `size` images."""
     first = step * n
     epochs = range(first // size, (first + n - 1) // size + 1)
-    deck = torch.cat([torch.randperm(size, generator=torch.Generator().manual_seed(seed * 7_919 + e)) for e in epochs])
+    deck = torch.cat([_deck(size, seed * 7_919 + e) for e in epochs])
     offset = first - epochs[0] * size
     return deck[offset : offset + n]
+
+
+@lru_cache(maxsize=8)
+def _deck(size: int, seed: int) -> Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
 def chance_without_sensitive(n_unlabeled: int, n_sensitive: int, batch: int) -> float:
@@ -467,7 +526,8 @@ def average(averaged: nn.Module, trained: nn.Module, decay: float) -> nn.Module:
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must be in [0, 1]; got {decay!r}")
     for slow, fast in zip(averaged.parameters(), trained.parameters()):
-        slow.lerp_(fast, 1 - decay)
+        if slow is not fast:  # else it is shared, as it is not trained
+            slow.lerp_(fast, 1 - decay)
     for slow, fast in zip(averaged.buffers(), trained.buffers()):
         slow.copy_(fast)
     return averaged
@@ -537,9 +597,9 @@ class CheckpointError(DataError):
 
 
 def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, settings: Settings, task: dict, step: int, scaler=None, levels=None) -> None:
-    """Write weights, their average, the optimiser's state, the running levels and the step to one safetensors file, atomically."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in averaged.state_dict().items()}
+    """Write the trained weights, their average, the optimiser's state, the running levels and the step to one safetensors file, atomically."""
+    fixed = _fixed(model)
+    tensors = {f"{part}.{k}": v for part, module in (("model", model), ("ema", averaged)) for k, v in module.state_dict().items() if k not in fixed}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors |= {} if levels is None else {"levels": levels.means}
@@ -597,8 +657,9 @@ def load_checkpoint(
     for key, ours in task.items():
         if facts.get(key) != ours:
             raise CheckpointError(f"{path} belongs to another {key}: {facts.get(key)} there, {ours} here; use another path, or delete it")
-    fill_weights(model, _under(tensors, "model."), path)
-    fill_weights(averaged, _under(tensors, "ema."), path)
+    fixed = _fixed(model)
+    fill_weights(model, _under(tensors, "model."), path, fixed)
+    fill_weights(averaged, _under(tensors, "ema."), path, fixed)
     state = optimizer.state_dict()
     for key, value in _under(tensors, "adam.").items():
         index, name = key.split(".")
@@ -622,7 +683,9 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
     ]
     priors = [torch.linspace(0, settings.prior_max, 8)] if settings.prior_max is not None else []
     values = [float(objective(u, s if sensitive is not None else s[:0], *priors)) for u, s in probes]
-    return {
+    trainable, state = _trainable(model), {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    fixed = {name: state[name] for name, _ in model.named_parameters() if name not in trainable}
+    task = {
         "model (prediction, schedule's length and sum)": [
             model.prediction,
             len(model.schedule),
@@ -630,7 +693,12 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
         ],
         "data (digest)": _digest(images)[:12],
         "objective (two values)": [round(value, 4) for value in values],
-    } | ({"start (digest)": _digest({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]} if settings.cap is not None and settings.cap_level == "start" else {})
+    }
+    if settings.cap is not None and settings.cap_level == "start":
+        task["start (digest)"] = _digest(state)[:12]
+    if fixed:
+        task["weights that are not trained (digest)"] = _digest(fixed)[:12]
+    return task
 
 
 def new_model(
@@ -742,7 +810,8 @@ def read_tensors(content: bytes, path: Path | str) -> tuple[dict[str, Tensor], d
 def _digest(tensors: dict[str, Tensor], text: str = "") -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)  # bytes, as numpy knows no bfloat16
     return digest.hexdigest()
 
 
@@ -750,8 +819,13 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def fill_weights(module: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
-    expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+def fill_weights(module: nn.Module, tensors: dict[str, Tensor], path: Path | str, fixed: set[str] | frozenset[str] = frozenset()) -> None:
+    """Fill a module's weights, all but those named in `fixed`, from a file's tensors.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    expected = {k: tuple(v.shape) for k, v in module.state_dict().items() if k not in fixed}
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -759,4 +833,4 @@ def fill_weights(module: nn.Module, tensors: dict[str, Tensor], path: Path | str
                 f"{path} belongs to another architecture: {name} is {found.get(name, 'absent')} there, "
                 f"{expected.get(name, 'absent')} in this network"
             )
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, strict=not fixed)

@@ -1,4 +1,4 @@
-"""Long runs: killed at any moment they go on exactly; signals save first; checkpoints by number."""
+"""Long runs: killed at any moment they go on exactly; signals save first; checkpoints by number; curves for TensorBoard."""
 
 import itertools
 import signal
@@ -14,7 +14,7 @@ import torch
 from pulib import training
 from pulib.data import DataError
 from pulib.risk import pu_risk, unsupervised_risk
-from pulib.runs import Checkpoints
+from pulib.runs import Checkpoints, logged
 from pulib.training import CheckpointError, Settings, fit, new_model, read_tensors
 
 SCRIPT = Path(__file__).parent / "stopped_run.py"
@@ -203,3 +203,113 @@ def test_checkpoints_of_other_settings_are_refused_not_passed_over(tmp_path):
 def test_at_least_one_checkpoint_is_kept(tmp_path):
     with pytest.raises(ValueError, match="keep must be a whole number >= 1; got 0"):
         Checkpoints(tmp_path, 0)
+
+
+# --------------------------------------------------------------------------------------------- TensorBoard
+
+
+@pytest.fixture
+def curves(tmp_path) -> Path:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[scale]'")
+    return tmp_path / "curves"
+
+
+def run(steps: int, path: Path | None = None, objective=None, sensitive=None):
+    return fit(new_model((8, 16), T=50), IMAGES, objective or unsupervised_risk, settings(steps, batch_sensitive=2), sensitive, checkpoint=path)
+
+
+def shown(folder: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+def steps_of(folder: Path) -> list[int]:
+    return [point.step for point in shown(folder).Scalars("risk")]
+
+
+def test_curves_and_drawings_can_be_read_back_and_the_records_pass_unchanged(curves):
+    def pu_run():
+        return run(7, objective=lambda u, s: pu_risk(u, s, 0.2), sensitive=IMAGES[:5] * 0.5)
+
+    plain, drawn = list(pu_run()), torch.linspace(-1, 1, 2 * 64).view(2, 1, 8, 8)
+    records = list(logged(pu_run(), curves, every=3, draw=lambda model: drawn, draw_every=5))
+    assert [(r.step, r.risk, r.loss_u, r.loss_s) for r in records] == [(r.step, r.risk, r.loss_u, r.loss_s) for r in plain]
+    for name in ("risk", "loss_u", "loss_s"):
+        points = shown(curves).Scalars(name)
+        assert [point.step for point in points] == [3, 6, 7]
+        assert [point.value for point in points] == pytest.approx([getattr(records[step - 1], name) for step in (3, 6, 7)])
+    (image,) = shown(curves).Images("drawings")
+    assert (image.step, image.height, image.width) == (5, 12, 22) and image.encoded_image_string.startswith(b"\x89PNG")
+
+
+def test_without_s_there_is_no_curve_of_it(curves):
+    list(logged(run(2), curves, every=1))
+    assert shown(curves).Tags()["scalars"] == ["risk", "loss_u"] and shown(curves).Tags()["images"] == []
+
+
+def test_leaving_the_loop_ends_fit_saves_and_writes_the_last_step(tmp_path, curves):
+    path = tmp_path / "run.checkpoint"
+    for record in logged(run(10, path), curves, every=2):
+        if record.step == 3:
+            break
+    assert content(path)["step"] == 3 and steps_of(curves) == [2, 3]
+
+
+def test_a_point_is_in_the_file_at_once(curves):
+    for record in logged(run(2), curves, every=1):
+        assert steps_of(curves)[-1] == record.step
+
+
+def test_a_drawing_that_fails_ends_fit_and_saves(tmp_path, curves):
+    path = tmp_path / "run.checkpoint"
+
+    def fail(model):
+        raise RuntimeError("no drawing")
+
+    inner = run(10, path)  # held, so that nothing but `logged` can close it
+    with pytest.raises(RuntimeError, match="no drawing"):
+        list(logged(inner, curves, every=2, draw=fail, draw_every=3))
+    assert content(path)["step"] == 3 and steps_of(curves) == [2, 3]
+    assert next(inner, None) is None
+
+
+def test_a_run_that_goes_on_draws_no_part_of_its_curve_twice(tmp_path, curves):
+    path = tmp_path / "run.checkpoint"
+    for record in logged(run(8, path), curves, every=1):
+        if record.step == 3:
+            break
+    early = path.read_bytes()
+    for record in logged(run(8, path), curves, every=1):
+        if record.step == 6:
+            break
+    path.write_bytes(early)  # as if it had been killed at step 6, after a checkpoint at step 3
+    assert steps_of(curves) == [1, 2, 3, 4, 5, 6]
+    assert [record.step for record in logged(run(8, path), curves, every=1)] == [4, 5, 6, 7, 8]
+    assert steps_of(curves) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [record.step for record in logged(run(8, path), curves, every=1)] == [8]  # it had ended
+    assert steps_of(curves) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_the_first_writes(tmp_path, curves, monkeypatch, rank):
+    monkeypatch.setenv("RANK", rank)
+    path = tmp_path / "run.checkpoint"
+    inner = run(10, path)
+    for record in logged(inner, curves, every=1):
+        if record.step == 2:
+            break
+    assert content(path)["step"] == 2 and next(inner, None) is None
+    assert curves.exists() == (rank == "0")
+
+
+@pytest.mark.parametrize("name", ["every", "draw_every"])
+def test_steps_between_points_are_whole_numbers(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number >= 1; got 0"):
+        next(logged(run(2), tmp_path / "curves", **{name: 0}))
+
+
+def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match=r"pip install 'pulib\[scale\]'"):
+        next(logged(run(2), tmp_path))

@@ -3,8 +3,13 @@
 import dataclasses
 import gzip
 import hashlib
+import http.server
 import pickle
+import socket
 import struct
+import tarfile
+import threading
+import urllib.error
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ from torchvision import datasets
 
 from pulib import sets
 from pulib.data import KINDS, DataError, is_normal
-from pulib.sets import PRESETS, Preset, load_folder, load_set
+from pulib.sets import PRESETS, Preset, fetch, load_folder, load_set
 
 PER_CLASS = {"train": 12, "test": 3}
 
@@ -143,13 +148,13 @@ def test_missing_files_are_named_and_what_to_do(name, tmp_path):
         load_set(name, tmp_path)
 
 
-def test_without_a_network_a_download_says_so(tmp_path, monkeypatch):
+def test_without_a_network_a_download_of_celeba_says_so(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
-        raise sets.URLError("no route to host")
+        raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setitem(sets.SOURCES, "MNIST", (offline, sets.SOURCES["MNIST"][1]))
+    monkeypatch.setitem(sets.SOURCES, "CelebA", (offline, sets.SOURCES["CelebA"][1]))
     with pytest.raises(DataError, match="without a network, put its files there by hand.*no route to host"):
-        load_set("mnist-even", tmp_path, download=True)
+        load_set("celeba-male", tmp_path, download=True)
 
 
 def test_damaged_files_are_named(tmp_path, monkeypatch):
@@ -166,6 +171,197 @@ def test_wrong_presets_and_counts_are_named(tmp_path, monkeypatch):
     mnist(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="the training part of MNIST must hold at least 25000 normal images for this preset; it holds 60"):
         load_set("mnist-even", tmp_path)
+
+
+# --------------------------------------------------------------------------------------------- images that are there twice
+
+
+def with_twins(monkeypatch, n: int) -> None:
+    """Let the last `n` sensitive training images of MNIST be like one that is there already: 3 of index 0."""
+    load = datasets.MNIST._load_data
+
+    def changed(self):
+        images, labels = load(self)
+        if self.train:
+            images[torch.nonzero(labels % 2 == 1).flatten()[-n:]] = images[labels == 3][0].clone()
+        return images, labels
+
+    monkeypatch.setattr(datasets.MNIST, "_load_data", changed)
+
+
+def test_an_image_of_u_is_passed_over_for_s(tmp_path, monkeypatch):
+    preset = dataclasses.replace(small("mnist-even"), n_hidden=20, n_sensitive=20)
+    mnist(tmp_path, monkeypatch)
+    before = load_set(preset, tmp_path)
+    with_twins(monkeypatch, 12)  # so that some are in U, and some would be in S
+    split = load_set(preset, tmp_path)
+    assert len(split.sensitive) == 20 and split.unlabeled.shape == before.unlabeled.shape
+    assert torch.equal(split.hidden.unlabeled, before.hidden.unlabeled)
+    in_u = {row.numpy().tobytes() for row in split.unlabeled}
+    assert len(in_u) < len(split.unlabeled) and not in_u & {row.numpy().tobytes() for row in split.sensitive}
+    kept = [row for row in before.sensitive if any(torch.equal(row, other) for other in split.sensitive)]
+    assert 10 < len(kept) < 20  # the others stay
+
+
+def test_too_few_images_that_are_not_in_u_are_named(tmp_path, monkeypatch):
+    mnist(tmp_path, monkeypatch)
+    with_twins(monkeypatch, 60)
+    with pytest.raises(ValueError, match="the training part of MNIST must hold at least 8 sensitive images that are not in U; it holds 0"):
+        load_set(small("mnist-even"), tmp_path)
+
+
+# --------------------------------------------------------------------------------------------- downloads
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `files` by name; with `ranges`, from where it is asked to; breaks the connection after `cut` bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.ranges, self.cut, self.asked = {}, True, None, []
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        content, asked = self.server.files.get(self.path[1:]), self.headers["Range"]
+        self.server.asked.append((self.path[1:], asked))
+        start = int(asked[len("bytes=") : -1]) if asked and self.server.ranges else 0
+        if content is None or start >= len(content):
+            return self.send_error(404 if content is None else 416)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][: self.server.cut])
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+CONTENT = bytes(range(256)) * 1000
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+def test_a_file_is_fetched_once(tmp_path, server):
+    server.files["set.bin"] = CONTENT
+    for _ in range(2):
+        fetch(server.url + "set.bin", tmp_path / "new" / "set.bin", MD5)
+    assert (tmp_path / "new" / "set.bin").read_bytes() == CONTENT
+    assert server.asked == [("set.bin", None)] and [path.name for path in (tmp_path / "new").iterdir()] == ["set.bin"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_broke_off_goes_on_or_starts_anew_if_the_server_cannot(tmp_path, server, ranges):
+    server.files["set.bin"], server.ranges, server.cut = CONTENT, ranges, 100_000
+    path = tmp_path / "set.bin"
+    with pytest.raises(DataError, match=r"100,000 bytes are in .*set.bin.part, and the next call goes on from there \(the connection broke when 156,000 of 256,000"):
+        fetch(server.url + "set.bin", path, MD5)
+    assert (tmp_path / "set.bin.part").read_bytes() == CONTENT[:100_000] and not path.exists()
+    server.cut = None
+    fetch(server.url + "set.bin", path, MD5)
+    assert path.read_bytes() == CONTENT and not (tmp_path / "set.bin.part").exists()
+    assert server.asked[1:] == [("set.bin", "bytes=100000-")]
+
+
+def test_the_progress_bar_starts_where_the_download_goes_on(tmp_path, server, monkeypatch):
+    bars, tqdm = [], sets.tqdm
+    monkeypatch.setattr(sets, "tqdm", lambda **options: bars.append(options) or tqdm(**options))
+    server.files["set.bin"] = CONTENT
+    write(tmp_path / "set.bin.part", CONTENT[:1000])
+    fetch(server.url + "set.bin", tmp_path / "set.bin", MD5)
+    assert [(bar["desc"], bar["initial"], bar["total"]) for bar in bars] == [("set.bin", 1000, len(CONTENT))]
+
+
+def test_a_part_that_is_whole_needs_no_server_and_one_that_is_too_long_is_thrown_away(tmp_path, server):
+    write(tmp_path / "set.bin.part", CONTENT)
+    fetch(server.url + "set.bin", tmp_path / "set.bin", MD5)
+    assert server.asked == []
+    server.files["set.bin"] = CONTENT
+    write(tmp_path / "other" / "set.bin.part", CONTENT + b"x")
+    fetch(server.url + "set.bin", tmp_path / "other" / "set.bin", MD5)
+    assert [asked for _, asked in server.asked] == ["bytes=256001-", None]
+    assert all((tmp_path / name).read_bytes() == CONTENT for name in ("set.bin", "other/set.bin"))
+
+
+def test_a_wrong_file_is_deleted_and_named(tmp_path, server):
+    server.files["set.bin"] = CONTENT[::-1]
+    with pytest.raises(DataError, match=f"set.bin is not the file that was expected: its MD5 is [0-9a-f]{{32}}, not {MD5}; it was deleted"):
+        fetch(server.url + "set.bin", tmp_path / "set.bin", MD5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_not_there_or_silent_or_has_no_such_file_is_named(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(sets, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(DataError, match="cannot be fetched .*without a network, put its files there by hand .*timed out"):
+            fetch(f"http://127.0.0.1:{port}/set.bin", tmp_path / "set.bin", MD5)
+    with pytest.raises(DataError, match="cannot be fetched .*without a network, put its files there by hand"):
+        fetch(f"http://127.0.0.1:{port}/set.bin", tmp_path / "set.bin", MD5)
+    with pytest.raises(DataError, match="cannot be fetched .*404"):
+        fetch(server.url + "set.bin", tmp_path / "set.bin", MD5)
+    with pytest.raises(ValueError, match="url must start with http:// or https://; got 'file:///set.bin'"):
+        fetch("file:///set.bin", tmp_path / "set.bin", MD5)
+
+
+def on_server(server, root, monkeypatch) -> None:
+    """Move the files of MNIST to the server, packed; the first mirror has none of them."""
+    mnist(root, monkeypatch)
+    for path in (root / "MNIST" / "raw").iterdir():
+        server.files[f"{path.name}.gz"] = gzip.compress(path.read_bytes())
+        path.unlink()
+    md5s = [(name, hashlib.md5(content).hexdigest()) for name, content in server.files.items()]
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{server.url}nothing/", server.url])
+    monkeypatch.setattr(datasets.MNIST, "resources", md5s)
+
+
+def test_a_set_is_downloaded_from_the_mirror_that_has_it_and_only_once(tmp_path, server, monkeypatch):
+    on_server(server, tmp_path, monkeypatch)
+    preset, server.cut = small("mnist-even"), 200  # only the training images are longer
+    with pytest.raises(DataError, match="200 bytes are in .*gz.part, and the next call goes on from there"):
+        load_set(preset, tmp_path, download=True)
+    server.cut = None
+    split = load_set(preset, tmp_path, download=True)
+    assert ("train-images-idx3-ubyte.gz", "bytes=200-") in server.asked and len(split.unlabeled) == 38
+    asked = len(server.asked)
+    for path in (tmp_path / "MNIST" / "raw").glob("*.gz"):
+        path.unlink()  # what was unpacked is enough
+    assert torch.equal(load_set(preset, tmp_path, download=True).unlabeled, split.unlabeled) and len(server.asked) == asked
+
+
+def test_without_a_network_a_download_says_so(tmp_path, server, monkeypatch):
+    on_server(server, tmp_path, monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{port}/"])
+    with pytest.raises(DataError, match="without a network, put its files there by hand"):
+        load_set(small("mnist-even"), tmp_path, download=True)
+
+
+@pytest.mark.parametrize("name", ["cifar10-vehicles", "stl10-animals"])
+def test_a_set_in_one_archive_is_downloaded_too(name, tmp_path, server, monkeypatch):
+    preset, away = small(name), tmp_path / "away"
+    FILES[preset.source](away, monkeypatch)
+    kind = getattr(datasets, preset.source)
+    with tarfile.open(tmp_path / "packed", "w:gz") as packed:
+        packed.add(away / kind.base_folder, kind.base_folder)
+    server.files["archive"] = (tmp_path / "packed").read_bytes()
+    monkeypatch.setattr(kind, "url", server.url + "archive")
+    monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(server.files["archive"]).hexdigest())
+    write(tmp_path / "here" / f"{kind.filename}.part", server.files["archive"][:50])
+    split = load_set(preset, tmp_path / "here", download=True)
+    assert server.asked == [("archive", "bytes=50-")] and torch.equal(split.unlabeled, load_set(preset, away).unlabeled)
 
 
 # --------------------------------------------------------------------------------------------- folders
