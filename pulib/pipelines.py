@@ -1,15 +1,24 @@
 """To and from the engines people use: pipelines of diffusers, with a model card."""
 
+import copy
+import importlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
 
 from .data import DataError, check_prior
 from .diffusion import NoisePredictor, Schedule
 
 WRITTEN = {"README.md", "model_index.json", "scheduler", "unet"}  # what `save_pipeline` writes
+TAG = "positive-unlabeled-learning"  # in every card, so that a folder written here is known from one that a user made
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}  # by diffusers' names
 
 
@@ -17,12 +26,30 @@ class PipelineError(DataError):
     """A pipeline cannot be had, or is of a kind that the risks here do not fit."""
 
 
-def _diffusers():
+def package(name: str) -> ModuleType:
+    """A package that only this part of the library needs.
+
+    Raises:
+        ImportError: it is missing; says what brings it.
+    """
     try:
-        import diffusers
+        return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError("diffusers is missing; `pip install 'pulib[scale]'` brings it") from error
-    return diffusers
+        raise ImportError(f"{name} is missing; `pip install 'pulib[scale]'` brings it") from error
+
+
+def read_source(load: Callable, source: Path | str, **options):
+    """What `load`, of diffusers, makes of a folder or a name on the hub.
+
+    Raises:
+        PipelineError: it makes nothing of it.
+    """
+    try:
+        return load(str(source), **options)
+    except (OSError, ValueError, SafetensorError) as error:  # what diffusers and the hub's client raise for missing files and no network
+        raise PipelineError(
+            f"source must be a folder with a diffusers pipeline in safetensors, or a name on the hub while there is a network; got {str(source)!r} ({error})"
+        ) from error
 
 
 def load_pipeline(source: Path | str, **options) -> NoisePredictor:
@@ -36,21 +63,20 @@ def load_pipeline(source: Path | str, **options) -> NoisePredictor:
         PipelineError: nothing can be loaded from there, or the network is no UNet2DModel, or predicts neither noise nor v.
         ImportError: diffusers is missing.
     """
-    diffusers = _diffusers()
-    try:
-        pipe = diffusers.DiffusionPipeline.from_pretrained(str(source), use_safetensors=True, **options)
-    except (OSError, ValueError) as error:  # what diffusers and the hub's client raise for missing files and no network
-        raise PipelineError(
-            f"source must be a folder with a diffusers pipeline in safetensors, or a name on the hub while there is a network; got {str(source)!r} ({error})"
-        ) from error
+    diffusers = package("diffusers")
+    pipe = read_source(diffusers.DiffusionPipeline.from_pretrained, source, use_safetensors=True, **options)
     network, parts = getattr(pipe, "unet", None), sorted(pipe.components)
     if parts != ["scheduler", "unet"] or not isinstance(network, diffusers.UNet2DModel) or not hasattr(pipe.scheduler, "betas"):
         raise PipelineError(f"source must hold a UNet2DModel on pixels and a scheduler with betas, and nothing else; {str(source)!r} holds {', '.join(parts)}")
-    return NoisePredictor(network, *_meaning(pipe.scheduler))
+    return NoisePredictor(network, *meaning(pipe.scheduler))
 
 
-def _meaning(scheduler) -> tuple[Schedule, str]:
-    """A diffusers scheduler's noise levels, and what its network predicts."""
+def meaning(scheduler) -> tuple[Schedule, str]:
+    """A diffusers scheduler's noise levels, and what its network predicts.
+
+    Raises:
+        PipelineError: it predicts neither noise nor v.
+    """
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind not in PREDICTIONS:
         raise PipelineError(f"the network must predict one of {', '.join(PREDICTIONS)}; this one predicts {kind!r}")
@@ -93,7 +119,7 @@ class Card:
         return f"""---
 license: {self.license}
 library_name: diffusers
-tags: [diffusion, positive-unlabeled-learning]
+tags: [diffusion, {TAG}]
 ---
 # A diffusion model that leaves out what must not be generated
 
@@ -121,19 +147,42 @@ def save_pipeline(folder: Path | str, model: NoisePredictor, card: Card) -> None
         PipelineError: the network is no UNet2DModel, or there is something else at `folder`.
         ImportError: diffusers is missing.
     """
-    diffusers, folder = _diffusers(), Path(folder)
-    network = model.network
+    diffusers, network = package("diffusers"), model.network
     if not isinstance(network, diffusers.UNet2DModel):
         raise PipelineError(f"model must have a diffusers UNet2DModel as its network; got {type(network).__name__}")
-    if folder.exists() and {path.name for path in folder.iterdir()} - WRITTEN:
-        raise PipelineError(f"folder must be a new one, or hold a pipeline to replace and nothing else; {folder} holds more")
     kind = {ours: theirs for theirs, ours in PREDICTIONS.items()}[model.prediction]
     scheduler = diffusers.DDPMScheduler(len(model.schedule), trained_betas=model.schedule.beta.tolist(), prediction_type=kind)
+    with whole_folder(Path(folder), WRITTEN) as made:
+        diffusers.DDPMPipeline(plain_copy(network), scheduler).save_pretrained(made, safe_serialization=True)
+        (made / "README.md").write_text(card.markdown(), encoding="utf-8")
+
+
+def plain_copy(network: nn.Module) -> nn.Module:
+    """A copy as files hold it: on the CPU, in float32, in the usual order in memory (`fit` has another), and without the path it was loaded from."""
+    network = copy.deepcopy(network).float().cpu().to(memory_format=torch.contiguous_format)
+    if hasattr(network, "register_to_config"):  # diffusers would write the path, which is nobody's business
+        network.register_to_config(_name_or_path="")
+    elif hasattr(getattr(network, "config", None), "_name_or_path"):  # and so would older releases of transformers
+        network.config._name_or_path = ""
+    return network
+
+
+@contextmanager
+def whole_folder(folder: Path, written: set[str]) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `folder` when the block ends, and is deleted when the block raises.
+
+    Args:
+        folder: a new one, an empty one, or one with a card from here and nothing but names that are `written`: that is replaced.
+
+    Raises:
+        PipelineError: there is something else at `folder`.
+    """
+    if folder.exists() and not _replaceable(folder, written):
+        raise PipelineError(f"folder must be a new one, or hold what was saved there before and nothing else; {folder} holds more, or something else")
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        diffusers.DDPMPipeline(network, scheduler).save_pretrained(made, safe_serialization=True)
-        (made / "README.md").write_text(card.markdown(), encoding="utf-8")
+        yield made
         made.chmod(0o755)
         if folder.exists():
             old = made.with_name(f"{made.name}.old")
@@ -148,3 +197,10 @@ def save_pipeline(folder: Path | str, model: NoisePredictor, card: Card) -> None
             made.rename(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _replaceable(folder: Path, written: set[str]) -> bool:
+    """Whether a folder is empty or was written here: a pipeline that was downloaded may hold the same names, but not our card."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file"}
+    card = folder / "README.md"
+    return not names or (names <= written and card.exists() and TAG in card.read_text(encoding="utf-8"))
