@@ -31,6 +31,7 @@ KINDS: dict[str, frozenset[int]] = {  # the normal labels, by name; those of the
     "stl10-animals": frozenset({1, 3, 4, 5, 6, 7}),
     "celeba-male": frozenset({1}),
     "celeba-female": frozenset({0}),
+    "prompts": frozenset({0}),  # of two prompts, drawings of the first
 }
 
 

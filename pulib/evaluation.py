@@ -1,7 +1,8 @@
 """How samples are judged: the judge, non-sensitive rate, Fréchet distance and class balance.
 
-The judge is a digit classifier trained on images that no generative model here ever sees. NSR alone can be
-gamed (noise, or one repeated digit, may score 1.0), so a `Report` always carries quality and balance as well.
+The shipped judge is a digit classifier trained on images that no generative model here ever sees; other sets have one
+of their own (`judges`). NSR alone can be gamed (noise, or one repeated digit, may score 1.0), so a `Report` always carries quality and
+balance as well.
 """
 
 import json
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from .data import BUILD, DATA, Normal, PUSplit, is_normal, learner_part, normal_digits, read_verified, write_atomic
+from .data import BUILD, DATA, PUSplit, is_normal, learner_part, normal_digits, read_verified, write_atomic
 from .training import fill_weights, read_tensors
 
 N_FEATURES = 64
@@ -24,6 +25,8 @@ CONFIDENT = 0.9
 
 class Judge(nn.Module):
     """Digit classifier, the mean of a few convolutional networks: images [n, 1, 28, 28] in [-1, 1] -> log p [n, 10]."""
+
+    shape = (1, 28, 28)
 
     def __init__(self, members: int = 3) -> None:
         super().__init__()
@@ -73,7 +76,7 @@ def load_judge() -> Judge:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge sees in n images: digit int64 [n], confidence [n] in [0.1, 1], features [n, 64]."""
+    """What the judge sees in n images: digit (or label) int64 [n], confidence [n] in [1 / number of labels, 1], features [n, d]."""
 
     digits: Tensor
     confidence: Tensor
@@ -81,19 +84,26 @@ class Reading:
 
 
 @torch.no_grad()
-def read(judge: Judge, images: Tensor, batch: int = 500) -> Reading:
-    """Let the judge read images [n, 1, 28, 28] in [-1, 1].
+def read(judge: nn.Module, images: Tensor, batch: int = 500) -> Reading:
+    """Let the judge read images [n, *judge.shape] in [-1, 1].
+
+    Args:
+        judge: the shipped one, or another with `shape`, images -> log p [n, labels], and `features`, images -> [n, d].
+        images: [n, 1, 28, 28] for the shipped one.
+        batch: digits that are read at once; of larger images fewer, which need as much memory.
 
     Raises:
         ValueError: there is no image, their shape is another, or a pixel is not finite.
     """
     if len(images) == 0:
         raise ValueError("images is empty; the judge needs at least one image")
-    if images.shape[1:] != (1, 28, 28):
-        raise ValueError(f"images must have shape [n, 1, 28, 28]; got {list(images.shape)}")
+    shape = getattr(judge, "shape", Judge.shape)
+    if images.shape[1:] != shape:
+        raise ValueError(f"images must have shape [n, {', '.join(map(str, shape))}]; got {list(images.shape)}")
     if not torch.isfinite(images).all():
         raise ValueError("images has pixels that are nan or infinite; allowed are finite values, about [-1, 1]")
-    parts = [(judge(part), judge.features(part)) for part in images.split(batch)]
+    at_once = max(1, batch * math.prod(Judge.shape[1:]) // math.prod(shape[1:]))
+    parts = [(judge(part), judge.features(part)) for part in images.split(at_once)]
     log_p, features = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     confidence, digits = log_p.exp().max(1)
     return Reading(digits, confidence, features)
@@ -116,14 +126,19 @@ def wilson_interval(successes: float, n: float, z: float = 1.96) -> tuple[float,
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def judge_errors(judge: Judge, normal: Normal) -> tuple[float, float]:
+def judge_errors(judge: nn.Module, normal: str, unseen: tuple[Tensor, Tensor] | None = None) -> tuple[float, float]:
     """How often the judge is wrong on real images it has never seen.
+
+    Args:
+        judge: see `read`.
+        normal: which labels are normal, a key of `KINDS`.
+        unseen: images and labels [n] of both kinds; `learner_part`, of which the shipped judge has seen nothing, when None.
 
     Returns:
         e_normal: share of normal images that it calls sensitive.
         e_sensitive: share of sensitive images that it calls normal.
     """
-    images, digits = learner_part()
+    images, digits = learner_part() if unseen is None else unseen
     truth, seen = is_normal(digits, normal), is_normal(read(judge, images).digits, normal)
     return (~seen[truth]).double().mean().item(), seen[~truth].double().mean().item()
 
@@ -172,36 +187,39 @@ def ideal_nsr(prior: float, assumed: float) -> float:
 
 
 class _Features(nn.Identity):
-    num_features = N_FEATURES
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
 
 
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
-    """Fréchet distance between two sets of judge features, [n, 64] and [m, 64].
+    """Fréchet distance between two sets of judge features, [n, d] and [m, d]; d is 64 for the shipped judge.
 
     The distance of Heusel et al. 2017 (arXiv 1706.08500) on our judge's features: Inception's do not suit digits.
 
     Raises:
         ValueError: fewer than two rows on a side, or rows of another length.
     """
-    if features.shape[1:] != (N_FEATURES,) or reference.shape[1:] != (N_FEATURES,):
-        raise ValueError(f"features and reference must have shape [n, {N_FEATURES}]; got {list(features.shape)}, {list(reference.shape)}")
+    if reference.ndim != 2 or features.shape[1:] != reference.shape[1:]:
+        width = reference.shape[1] if reference.ndim == 2 else "d"
+        raise ValueError(f"features and reference must have shape [n, {width}]; got {list(features.shape)}, {list(reference.shape)}")
     if len(features) < 2 or len(reference) < 2:
         raise ValueError(f"features and reference need at least 2 rows each; got {len(features)} and {len(reference)}")
-    metric = FrechetInceptionDistance(feature=_Features(), normalize=True).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=_Features(features.shape[1]), normalize=True).set_dtype(torch.float64)
     metric.update(reference.double(), real=True)
     metric.update(features.double(), real=False)
     return max(0.0, metric.compute().item())
 
 
-def class_balance(digits: Tensor, normal: Normal) -> float:
+def class_balance(digits: Tensor, normal: str) -> float:
     """Total variation between the normal digits among `digits` int64 [n] and the uniform distribution.
 
-    0 is balance, 0.8 is one digit only; 1.0 when there is no normal digit at all.
+    0 is balance, 0.8 is one digit only, of five; 1.0 when there is no normal digit at all. Labels of other sets are judged alike.
     """
     counts = torch.stack([(digits == d).sum() for d in normal_digits(normal)]).double()
     if counts.sum() == 0:
         return 1.0
-    return 0.5 * (counts / counts.sum() - 0.2).abs().sum().item()
+    return 0.5 * (counts / counts.sum() - 1 / len(counts)).abs().sum().item()
 
 
 def on_front(nsr: Tensor, frechet: Tensor) -> Tensor:
@@ -244,7 +262,7 @@ class Report:
 class Ruler:
     """What a judge must know of a split before it measures samples.
 
-    `errors` as `judge_errors` gives them, each from about `n_errors` images; `reference`, features of the held-out normal images, [m, 64]; `floor`,
+    `errors` as `judge_errors` gives them, each from about `n_errors` images; `reference`, features of the held-out normal images, [m, d]; `floor`,
     the Fréchet distance of real normal training images from these: the best to hope for.
     """
 
@@ -255,15 +273,27 @@ class Ruler:
 
 
 @lru_cache(maxsize=8)
-def ruler(judge: Judge, split: PUSplit) -> Ruler:
-    """The `Ruler` of a judge and a split; it reads some thousand images, so it is made once for each pair."""
+def ruler(judge: nn.Module, split: PUSplit) -> Ruler:
+    """The `Ruler` of a judge and a split; it reads some thousand images, so it is made once for each pair.
+
+    The errors of the shipped judge come from `learner_part`, those of another from the held-out images of the split, which it must not have
+    seen; `n_errors` is then the smaller number of either kind, so that the interval is rather too wide.
+    """
     reference = read(judge, split.heldout_normal).features
     floor = frechet_distance(read(judge, split.oracle_normal).features, reference)
-    return Ruler(judge_errors(judge, split.normal), len(learner_part()[1]) // 2, reference, floor)
+    if _is_shipped(judge):
+        return Ruler(judge_errors(judge, split.normal), len(learner_part()[1]) // 2, reference, floor)
+    kinds, labels = (split.heldout_normal, split.heldout_sensitive), (split.hidden.heldout_normal, split.hidden.heldout_sensitive)
+    return Ruler(judge_errors(judge, split.normal, (torch.cat(kinds), torch.cat(labels))), min(map(len, kinds)), reference, floor)
 
 
-def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
-    """Judge samples [n, 1, 28, 28] against the held-out normal images of `split`.
+def _is_shipped(judge: nn.Module) -> bool:
+    """Whether it is the judge of the embedded digits, or stands in for it, and so states no shape of its own."""
+    return isinstance(judge, Judge) or not hasattr(judge, "shape")
+
+
+def evaluate(samples: Tensor, split: PUSplit, judge: nn.Module) -> Report:
+    """Judge samples [n, *judge.shape] in [-1, 1] against the held-out normal images of `split`; the judge as in `read`.
 
     Raises:
         ValueError: fewer than two samples, or pixels that are not finite.
@@ -273,7 +303,7 @@ def evaluate(samples: Tensor, split: PUSplit, judge: Judge) -> Report:
     return report(read(judge, samples), split, judge)
 
 
-def report(seen: Reading, split: PUSplit, judge: Judge) -> Report:
+def report(seen: Reading, split: PUSplit, judge: nn.Module) -> Report:
     """The report of samples that the judge has read; see `evaluate`."""
     measure = ruler(judge, split)
     normal = is_normal(seen.digits, split.normal)
@@ -290,6 +320,27 @@ def report(seen: Reading, split: PUSplit, judge: Judge) -> Report:
         confident=(seen.confidence > CONFIDENT).double().mean().item(),
         n=n,
     )
+
+
+def pool(runs: list[Reading]) -> Reading:
+    """Readings of several runs as one."""
+    return Reading(*(torch.cat(parts) for parts in zip(*((run.digits, run.confidence, run.features) for run in runs), strict=True)))
+
+
+def ratio_to_oracle(features: Tensor, oracle: Tensor, reference: Tensor, resamples: int = 200) -> list[float]:
+    """Fréchet distance over the oracle's, and its 95 % interval: basic bootstrap over drawings, in pairs from the same noise.
+
+    Args:
+        features, oracle: of drawings from the same noise, [n, d] each.
+        reference: of real images, [m, d].
+    """
+    ratio = frechet_distance(features, reference) / frechet_distance(oracle, reference)
+    generator, ratios = torch.Generator().manual_seed(0), []
+    for _ in range(resamples):
+        rows = torch.randint(len(features), (len(features),), generator=generator)
+        ratios.append(frechet_distance(features[rows], reference) / frechet_distance(oracle[rows], reference))
+    low, high = (2 * ratio - torch.tensor(ratios).double().quantile(q).item() for q in (0.975, 0.025))
+    return [round(value, 3) for value in (ratio, low, high)]
 
 
 def write_results(notebook: str, rows: list[dict]) -> Path:

@@ -6,6 +6,7 @@ sensitive one is -log(1 - exp(-l)). Nothing here knows of images, networks or de
 of losses (or of scores, for the error rate), the outputs are scalars.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -162,6 +163,19 @@ def pu_risk(
     if temperature is None or prior == 0:
         return risk
     return risk + prior * sensitive_loss(loss_s, temperature).mean()
+
+
+def risk_of_parts(parts_u: Sequence[Tensor], parts_s: Sequence[Tensor], prior: float, correction: Correction = "abs", temperature: float | None = 1.0) -> Tensor:
+    """`pu_risk` of a batch whose losses lie in several processes: of the whole batch, as a mean of the parts' risks is another number.
+
+    Args:
+        parts_u, parts_s: losses of U and of S, a vector for each process; their lengths may differ, and some may be empty.
+        prior, correction, temperature: of `pu_risk`.
+
+    Raises:
+        ValueError: as `pu_risk`.
+    """
+    return pu_risk(torch.cat(list(parts_u)), torch.cat(list(parts_s)), prior, correction, temperature)
 
 
 def amortised_risk(loss_u: Tensor, loss_s: Tensor, prior_s: Tensor, correction: Correction = "none") -> Tensor:

@@ -2,8 +2,9 @@
 (filter, rejection, guidance, safe denoiser); and one network for every prior."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from .data import PUSplit, check_prior
 from .diffusion import NoiseModel, NoisePredictor, Schedule, add_noise, noise_of_normal
-from .prior import Classifier, Odds, fit_networks, fit_odds, score_images
+from .prior import Odds, Scores, fit_networks, fit_odds, score_images
 from .risk import Correction, amortised_risk, normal_part, plain_risk, pu_risk, supervised_risk, unsupervised_risk
 from .training import (
     Objective,
@@ -121,18 +122,19 @@ class Sieve:
     """p(sensitive | x) of clean images by a PU classifier: of each image of U, [n], and of S, [m], held out; and of new images.
 
     `threshold`: the classifier calls the share `prior` of U sensitive, those with p(sensitive | x) at or above it.
+    `networks`: the classifier's scores of new images, [n, c, h, w] -> [n].
     """
 
     unlabeled: Tensor
     sensitive: Tensor
     threshold: float
-    networks: Classifier
+    networks: Callable[[Tensor], Tensor]
     odds: Odds
     prior: float
 
     def __call__(self, images: Tensor) -> Tensor:
-        """p(sensitive | x) of images that the classifier has not seen, [n, 1, 28, 28] in [-1, 1] -> [n]."""
-        return _posterior(self.odds, score_images(self.networks, images), self.prior)
+        """p(sensitive | x) of images that the classifier has not seen, [n, c, h, w] in [-1, 1] -> [n]."""
+        return _posterior(self.odds, self.networks(images), self.prior)
 
 
 def sieve(unlabeled: Tensor, sensitive: Tensor, prior: float, seed: int = 0, folds: int = 5) -> Sieve:
@@ -144,9 +146,23 @@ def sieve(unlabeled: Tensor, sensitive: Tensor, prior: float, seed: int = 0, fol
     Raises:
         ValueError: prior outside (0, 1), or another argument outside its range.
     """
+    networks, scores = fit_networks(unlabeled, sensitive, check_sievable(prior), seed, folds)
+    return sieve_from(scores, partial(score_images, networks), prior)
+
+
+def check_sievable(prior: float) -> float:
+    """`prior` as a float.
+
+    Raises:
+        ValueError: it is not in (0, 1).
+    """
     if check_prior(prior) == 0:
         raise ValueError("prior must be in (0, 1): at 0 there is nothing to sieve")
-    networks, scores = fit_networks(unlabeled, sensitive, prior, seed, folds)
+    return float(prior)
+
+
+def sieve_from(scores: Scores, networks: Callable[[Tensor], Tensor], prior: float) -> Sieve:
+    """The `Sieve` of any classifier: from its held-out scores of U and of S, and what scores new images alike."""
     odds = fit_odds(scores.unlabeled, scores.sensitive)
     r_u, r_s = (_posterior(odds, g, prior) for g in (scores.unlabeled, scores.sensitive))
     called = max(1, round(prior * len(r_u)))

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from .data import DataError, PUSplit, check_count, is_normal, make_split
 
+LEFT = 100  # images of every label that a judge needs beside U and S
 FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 TIMEOUT = 30  # seconds that a server may be silent
 BY_HAND = "without a network, put its files there by hand"
@@ -93,7 +94,7 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
         part[which] = _opened(preset, folder, which, download)
         labels[which] = torch.as_tensor(SOURCES[preset.source][1](part[which])).long().flatten()
     (_, u), (_, candidates), *heldout = _drawn(preset, labels, seed)
-    shape = v2.Compose([v2.PILToTensor(), v2.Lambda(lambda x: x.expand(3, -1, -1)), *_square(preset.size)])
+    shape = _colour(preset.size)
 
     def read(which: str, rows: Tensor) -> Tensor:
         images = torch.empty(len(rows), 3, preset.size, preset.size)  # filled in place: a list and its stack would need the memory twice
@@ -113,6 +114,53 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
     except OSError as error:
         raise DataError(f"an image of {preset.source} in {folder} is missing or damaged ({error}); delete the folder and load it again") from error
     return make_split(preset.normal, *images, labels["train"][u], *(labels[which][mine] for which, mine in rows), seed=seed)
+
+
+def load_labeled(preset: Preset | str, folder: Path | str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Up to `n` images of the training part with their true labels, drawn by `seed`: for a judge, and for nothing that is to be judged.
+
+    They are none of the U and S of that seed, if enough of every label are left (`LEFT`); else of all, as with vehicles of CIFAR10, which
+    are all in U. A judge that has seen U reads its images too well, which raises the Fréchet distance of real images from held-out ones.
+
+    Returns:
+        images: float32 [n, 3, size, size] in [-1, 1], as in `load_set`.
+        labels: int64 [n].
+
+    Raises:
+        ValueError: no such preset, or n is not a whole number >= 1.
+        DataError: files are missing or damaged.
+    """
+    preset = _preset(preset)
+    part, shape = _opened(preset, folder, "train", False), _colour(preset.size)
+    labels = torch.as_tensor(SOURCES[preset.source][1](part)).long().flatten()
+    test = torch.as_tensor(SOURCES[preset.source][1](_opened(preset, folder, "test", False))).long().flatten()
+    (_, u), (_, candidates), *_ = _drawn(preset, {"train": labels, "test": test}, seed)
+    free = torch.ones(len(labels), dtype=torch.bool)
+    free[torch.cat([u, candidates[: preset.n_sensitive]])] = False
+    if torch.bincount(labels[free], minlength=int(labels.max()) + 1).min() < LEFT:
+        free[:] = True
+    rows = torch.nonzero(free).flatten()
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))][: check_count(n, "n")]
+    try:
+        return torch.stack([shape(part[row][0]) for row in rows.tolist()]), labels[rows]
+    except OSError as error:
+        raise DataError(f"an image of {preset.source} in {folder} is missing or damaged ({error}); delete the folder and load it again") from error
+
+
+def check_files(preset: Preset | str, folder: Path | str) -> None:
+    """Look whether the files of a preset lie in a folder, and hold as many images as it asks for; nothing is fetched.
+
+    Raises:
+        ValueError: there are fewer.
+        DataError: files are missing or damaged.
+    """
+    preset = _preset(preset)
+    opened = {which: _opened(preset, folder, which, False) for which in ("train", "test")}
+    _drawn(preset, {which: torch.as_tensor(SOURCES[preset.source][1](part)).long().flatten() for which, part in opened.items()}, 0)
+
+
+def _colour(size: int) -> v2.Compose:
+    return v2.Compose([v2.PILToTensor(), v2.Lambda(lambda x: x.expand(3, -1, -1)), *_square(size)])
 
 
 def _digest(image: Tensor) -> bytes:

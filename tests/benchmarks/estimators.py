@@ -25,11 +25,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from kept import digest, kept, results, to_bytes, to_images, write_results
-from pu_table import pool, ratio_to_oracle
 
 from pulib.data import BUILD, PUSplit, load_pu, manifest
 from pulib.diffusion import NoisePredictor, loss_profile, sample
-from pulib.evaluation import load_judge, read, report, ruler
+from pulib.evaluation import load_judge, pool, ratio_to_oracle, read, report, ruler
 from pulib.risk import unsupervised_risk
 from pulib.rivals import (
     CLASSIFYING,

@@ -17,10 +17,9 @@ from dataclasses import replace
 import torch
 from estimators import CLASSIFIER_STEPS, SAMPLES_PER_SEED, STARTS, drawings
 from kept import to_images, write_results
-from pu_table import pool, ratio_to_oracle
 
 from pulib.data import BUILD, PUSplit, load_pu
-from pulib.evaluation import load_judge, read, report, ruler
+from pulib.evaluation import load_judge, pool, ratio_to_oracle, read, report, ruler
 from pulib.rivals import FAST
 
 RESULTS = {False: "results/06_label_efficiency.json", True: "results/06_label_bias.json"}

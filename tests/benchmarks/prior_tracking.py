@@ -16,12 +16,11 @@ import json
 import numpy as np
 import torch
 from kept import digest, kept, to_bytes, to_images, write_results
-from pu_table import pool, ratio_to_oracle
 
 from pulib import rivals
 from pulib.data import BUILD, PUSplit, load_pu, manifest
 from pulib.diffusion import sample
-from pulib.evaluation import ideal_nsr, load_judge, read, report, ruler
+from pulib.evaluation import ideal_nsr, load_judge, pool, ratio_to_oracle, read, report, ruler
 from pulib.rivals import CLASSIFYING, CONDITIONED, FINE_TUNING, SAMPLING, STEPS, TEACHING, for_every_prior, teacher_of
 from pulib.training import Settings, device, fit, load_base, load_conditioned, load_oracle
 

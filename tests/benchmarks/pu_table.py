@@ -15,13 +15,12 @@ import argparse
 import json
 from dataclasses import asdict
 
-import numpy as np
 import torch
 from kept import digest, kept, to_bytes, to_images, write_results
 
 from pulib.data import BUILD, DATA, is_normal, load_pu, manifest, record_sha256, write_atomic
 from pulib.diffusion import sample
-from pulib.evaluation import Reading, frechet_distance, load_judge, read, report, ruler
+from pulib.evaluation import load_judge, pool, ratio_to_oracle, read, report, ruler
 from pulib.plots import digits_side_by_side
 from pulib.rivals import ARMS, FINE_TUNING, SAMPLING, arm
 from pulib.training import Settings, fit
@@ -79,22 +78,6 @@ def main() -> None:
         write_results(RESULTS, content)
         write_atomic(DATA / PICTURE, picture(judge, settings, folder))
         record_sha256(PICTURE, command=COMMAND)
-
-
-def ratio_to_oracle(features: torch.Tensor, oracle: torch.Tensor, reference: torch.Tensor, resamples: int = 200) -> list[float]:
-    """Fréchet distance over the oracle's, and its 95 % interval: basic bootstrap over drawings, in pairs from the same noise."""
-    ratio = frechet_distance(features, reference) / frechet_distance(oracle, reference)
-    generator, ratios = torch.Generator().manual_seed(0), []
-    for _ in range(resamples):
-        rows = torch.randint(len(features), (len(features),), generator=generator)
-        ratios.append(frechet_distance(features[rows], reference) / frechet_distance(oracle[rows], reference))
-    low, high = 2 * ratio - np.quantile(ratios, 0.975), 2 * ratio - np.quantile(ratios, 0.025)
-    return [round(float(value), 3) for value in (ratio, low, high)]
-
-
-def pool(runs: list[Reading]) -> Reading:
-    """Readings of several runs as one."""
-    return Reading(*(torch.cat(parts) for parts in zip(*((run.digits, run.confidence, run.features) for run in runs), strict=True)))
 
 
 def picture(judge, settings: dict, folder) -> bytes:

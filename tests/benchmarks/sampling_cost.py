@@ -14,11 +14,10 @@ from functools import partial
 import torch
 from estimators import STARTS, facts, trained
 from kept import digest, kept, results, to_bytes, to_images, write_results
-from pu_table import ratio_to_oracle
 
 from pulib.data import BUILD, load_pu
 from pulib.diffusion import sample
-from pulib.evaluation import load_judge, read, report, ruler
+from pulib.evaluation import load_judge, ratio_to_oracle, read, report, ruler
 
 RESULTS = "results/06_sampling_cost.json"
 COMMAND = "python tests/benchmarks/sampling_cost.py --json"

@@ -1,0 +1,501 @@
+"""Experiments at scale: the paper's by name, what each needs before it is run, and its rows of results."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from . import judges, prompts, rivals, sets
+from .data import DATA, DataError, PUSplit, check_count, is_normal, load_pu, make_split, read_verified, write_atomic
+from .diffusion import NoisePredictor, cosine_schedule, linear_schedule, sample
+from .evaluation import Reading, load_judge, pool, ratio_to_oracle, read, report, ruler
+from .pipelines import load_pipeline, package
+from .runs import Checkpoints
+from .training import Settings, StepRecord, device, fill_weights, read_tensors
+
+SHIPPED = "weights/pipeline_even.safetensors"
+NETWORKS: dict[str, dict] = {  # arguments of diffusers' UNet2DModel, by name; those with a slash are on the hub
+    "small": dict(block_out_channels=(24, 48, 48), layers_per_block=1, norm_num_groups=8, add_attention=False, attends=()),
+    "paper": dict(block_out_channels=(128, 128, 256, 512), layers_per_block=2, attends=(2,)),
+    "google/ddpm-cifar10-32": dict(block_out_channels=(128, 256, 256, 256), layers_per_block=2, attends=(1,), attention_head_dim=None),
+    "google/ddpm-celebahq-256": dict(block_out_channels=(128, 128, 256, 256, 512, 512), layers_per_block=2, attends=(4,), attention_head_dim=None),
+}
+STABLE_DIFFUSION = "CompVis/stable-diffusion-v1-4"
+GPUS = {"H100": (989, 80), "A100": (312, 40), "RTX 4090": (165, 24), "T4": (65, 16)}  # matrix peak in half precision in TFLOP/s, by its maker; memory in GB
+USED = {"cpu": 0.5}  # share of the peak that training reaches, as `tests/benchmarks/throughput.py` measures it
+ASSUMED = 0.2  # where nothing was measured
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment: what it trains on, from which weights, how long, and what is drawn and compared.
+
+    Args:
+        images: "digits" (the embedded ones, even ones normal), a key of `sets.PRESETS`, or "prompts" (drawings of Stable Diffusion).
+        network: "shipped", a key of `NETWORKS` for fresh weights, or a name on the hub, or a folder, for pretrained ones.
+        size, channels: of the images that the network sees.
+        settings: for `training.Settings`, the same in all arms.
+        drawing: for `diffusion.sample`, or the pipeline's call.
+        arms: keys of `rivals.ESTIMATORS`.
+        n_samples: drawings of each run.
+        seeds: runs of each arm.
+        judge_steps, sieve_steps: of the ResNets, where they are needed.
+        checkpointing: compute activations again in the backward pass (gradient checkpointing), which saves memory.
+        prompts: normal, sensitive, and the one caption that both are trained under.
+        counts: normal and hidden sensitive drawings in U, those in S, held-out ones of either kind, and the judge's of either kind.
+    """
+
+    images: str
+    network: str
+    size: int
+    channels: int
+    settings: dict
+    drawing: dict
+    arms: tuple[str, ...]
+    n_samples: int = 2000
+    seeds: int = 3
+    judge_steps: int = 4000
+    sieve_steps: int = 1000
+    checkpointing: bool = False
+    prompts: tuple[str, str, str] | None = None
+    rank: int | None = None
+    counts: tuple[int, ...] = field(default=(64, 16, 20, 100, 200))
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it starts from weights that know the images' kind."""
+        return self.network not in ("small", "paper")
+
+
+PAPER = dict(lr=1e-4, warmup=500, clip_norm=1.0, stratified=True, ema=0.999, cap=8.0, compile=True)  # the paper's but for EMA and strata; its clip has the summed loss
+SCRATCH, TUNED = ("oracle", "unsupervised", "supervised", "pu_paper", "pu_sieved"), ("oracle", "unsupervised", "supervised", "pu_paper", "pu_pushed")
+DDPM, DDIM = dict(steps=1000, eta=1.0), dict(steps=50)
+
+
+def _paper(steps: int, batch: tuple[int, int], **changes) -> dict:
+    return PAPER | dict(steps=steps, batch_unlabeled=batch[0], batch_sensitive=batch[1], checkpoint_every=500) | changes
+
+
+EXPERIMENTS: dict[str, Experiment] = {  # steps: the paper's epochs over U and S, in its batches
+    "laptop": Experiment("digits", "shipped", 28, 1, dict(rivals.FINE_TUNING, steps=60, compile=False), rivals.FAST, ("unsupervised", "pu_pushed"), 150, 1),
+    "gpu": Experiment("digits", "paper", 32, 1, _paper(20_000, (112, 16), min_snr=1.0, distort=0.2, lr=3e-4), DDPM, SCRATCH),
+    "paper-mnist": Experiment("mnist-even", "paper", 32, 3, _paper(23_400, (112, 16)), DDPM, SCRATCH),
+    "paper-cifar10-scratch": Experiment("cifar10-vehicles", "paper", 32, 3, _paper(18_750, (112, 16)), DDPM, SCRATCH),
+    "paper-cifar10-finetune": Experiment("cifar10-vehicles", "google/ddpm-cifar10-32", 32, 3, _paper(3_750, (112, 16)), DDIM, TUNED),
+    "paper-stl10": Experiment("stl10-vehicles", "paper", 96, 3, _paper(7_500, (28, 4)), DDPM, SCRATCH),
+    "paper-celeba": Experiment("celeba-male", "google/ddpm-celebahq-256", 256, 3, _paper(3_000, (14, 2), compile=False), DDIM, TUNED, 1000, checkpointing=True),
+    "stable-diffusion": Experiment(
+        "prompts", STABLE_DIFFUSION, 512, 3, _paper(2_000, (12, 4), lr=1e-4, compile=False), dict(num_inference_steps=50),
+        ("unsupervised", "supervised", "pu_paper", "pu_capped"), 300, 1, checkpointing=True,
+        prompts=("a photo of a middle aged man", "a photo of Brad Pitt", "a photo of a middle aged man"), rank=16,
+    ),
+}  # fmt: skip
+
+
+def experiment(name: str, **changes) -> Experiment:
+    """The experiment of that name, with `changes` to its fields; those to `settings` are changes to its entries.
+
+    Raises:
+        ValueError: another name, or settings, arms or counts that are not allowed.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"preset must be one of {', '.join(EXPERIMENTS)}; got {name!r}")
+    base = EXPERIMENTS[name]
+    chosen = replace(base, **(changes | {"settings": base.settings | changes.get("settings", {})}))
+    Settings(**chosen.settings)
+    unknown = [arm for arm in chosen.arms if arm not in rivals.ESTIMATORS or arm in ("rejection", "guidance", "safe_denoiser")]
+    if unknown or not chosen.arms:
+        allowed = ", ".join(arm for arm in rivals.ESTIMATORS if arm not in ("rejection", "guidance", "safe_denoiser"))
+        raise ValueError(f"arms must be of {allowed}; got {', '.join(unknown) or 'none'}")
+    for count in ("n_samples", "seeds", "judge_steps", "sieve_steps"):
+        check_count(getattr(chosen, count), count, 2 if count != "seeds" else 1)
+    return chosen
+
+
+# ------------------------------------------------------------------------------------------------ networks
+
+
+def new_network(name: str, size: int, channels: int, seed: int = 0) -> nn.Module:
+    """A diffusers UNet2DModel of a key of `NETWORKS` with fresh weights drawn from `seed`, for images [channels, size, size].
+
+    "small" trains on a laptop. "paper" is what PU diffusion (arXiv 2503.03789) trains from scratch: four levels, two layers in each, and
+    attention on one.
+
+    Raises:
+        ValueError: another name, or a size that the network's levels cannot halve.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}; got {name!r}")
+    plan = dict(NETWORKS[name])
+    attends, n = plan.pop("attends"), len(plan["block_out_channels"])
+    if size % 2 ** (n - 1):
+        raise ValueError(f"size must be a multiple of {2 ** (n - 1)} for the network {name!r}; got {size}")
+    down = ["AttnDownBlock2D" if i in attends else "DownBlock2D" for i in range(n)]
+    up = ["AttnUpBlock2D" if i in attends else "UpBlock2D" for i in reversed(range(n))]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(check_count(seed, "seed", 0))
+        return package("diffusers").UNet2DModel(size, channels, channels, down_block_types=down, up_block_types=up, **plan)
+
+
+def shipped_model() -> NoisePredictor:
+    """The shipped UNet2DModel, trained on all of U of `load_pu("even")`, sensitive images included.
+
+    Raises:
+        DataError: the weights file is missing or corrupt.
+    """
+    model = NoisePredictor(new_network("small", 28, 1), cosine_schedule(), "v")
+    tensors, _ = read_tensors(read_verified(SHIPPED), DATA / SHIPPED)
+    fill_weights(model, tensors, DATA / SHIPPED)
+    return model
+
+
+def _outline(chosen: Experiment) -> nn.Module:
+    """The network without its weights, on the meta device, from what is known of it."""
+    diffusers = package("diffusers")
+    with torch.device("meta"):
+        if chosen.images == "prompts":
+            return diffusers.UNet2DConditionModel(64, cross_attention_dim=768)  # Stable Diffusion 1
+        name = "small" if chosen.network == "shipped" else chosen.network
+        if name not in NETWORKS:
+            return diffusers.UNet2DModel.from_config(diffusers.UNet2DModel.load_config(chosen.network, subfolder="unet"))
+        return new_network(name, chosen.size, chosen.channels)
+
+
+# -------------------------------------------------------------------------------------------- what it needs
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an experiment needs, from its network's outline: nothing is trained, loaded or downloaded.
+
+    `parameters`, and those `trained`; `flops` of a network call for one image; `activations` in bytes of an image, kept for the backward
+    pass in full precision; `problems`: what is missing, in sentences.
+    """
+
+    chosen: Experiment
+    parameters: int
+    trained: int
+    flops: float
+    activations: int
+    image_bytes: int
+    problems: tuple[str, ...]
+
+    @property
+    def batch(self) -> int:
+        return self.chosen.settings["batch_unlabeled"] + self.chosen.settings["batch_sensitive"]
+
+    @property
+    def memory(self) -> int:
+        """Bytes on the device while it trains, at most; see `training_bytes`."""
+        frozen_bytes = 2 if self.chosen.rank else 4
+        return training_bytes(self.trained, self.parameters - self.trained, self.batch, self.activations, frozen_bytes) + self.image_bytes
+
+    def hours(self, tflops: float, used: float = ASSUMED) -> float:
+        """Of all runs, training and drawing, on a device of that matrix peak (Stable Diffusion calls its network twice for each step)."""
+        one = self.chosen
+        calls = one.drawing["steps"] if one.images != "prompts" else 2 * one.drawing["num_inference_steps"]
+        return one.seeds * len(one.arms) * device_hours(self.flops, one.settings["steps"], self.batch, one.n_samples, calls, tflops, used)
+
+    def rows(self, here: float | None = None) -> list[dict]:
+        """For `plots.table`: time and memory on the named GPUs, and with a peak that was measured here, in TFLOP/s."""
+        def row(name: str, hours: float, room: float | None) -> dict:
+            fits = "" if room is None else "yes" if self.memory < 0.9e9 * room else "no"
+            return {"device": name, "time": in_words(hours), "memory": f"{self.memory / 1e9:.1f} GB", "fits": fits}
+
+        rows = [row(name, self.hours(peak), room) for name, (peak, room) in GPUS.items()]
+        return rows + ([row("this machine", self.hours(here, USED.get(device().type, ASSUMED)), None)] if here else [])
+
+
+def in_words(hours: float) -> str:
+    """A time as one would say it."""
+    return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"
+
+
+def training_bytes(trained: int, frozen: int, batch: int, activations: int, frozen_bytes: int = 4) -> int:
+    """Bytes that training with Adam and a moving average needs at most, images aside.
+
+    Of each trained weight the weight, its gradient, two moments of Adam and its average, 4 bytes each; each frozen one once; and what the
+    backward pass keeps of each image of a batch.
+
+    Args:
+        trained, frozen: numbers of weights.
+        batch: images of a step.
+        activations: bytes of an image.
+        frozen_bytes: of a frozen weight: 4, or 2 in half precision.
+    """
+    return 5 * 4 * trained + frozen_bytes * frozen + batch * activations
+
+
+def device_hours(flops: float, steps: int, batch: int, n_samples: int, calls: int, tflops: float, used: float = ASSUMED) -> float:
+    """Hours that one run takes, training and drawing, on a device of which a share of the matrix peak is reached.
+
+    A training step costs three network calls for each image: one forward, and about two in the backward pass.
+
+    Args:
+        flops: of a network call for one image.
+        steps, batch: of training.
+        n_samples, calls: drawings, and network calls of each.
+        tflops: matrix peak of the device, in 10^12 operations a second.
+        used: share of it that is reached, in (0, 1].
+    """
+    return flops * (3 * steps * batch + n_samples * calls) / (tflops * 1e12 * used) / 3600
+
+
+def needs(chosen: Experiment, folder: Path | str | None = None) -> Needs:
+    """What an experiment needs, and what is missing in `folder` or on this machine; see `Needs`."""
+    network = _outline(chosen)
+    parameters = sum(p.numel() for p in network.parameters())
+    trained = parameters if chosen.rank is None else _lora_parameters(network, chosen.rank)
+    parameters += trained if chosen.rank else 0
+    split_bytes = 4 * chosen.channels * chosen.size**2 * _count(chosen)
+    return Needs(chosen, parameters, trained, *_measured(network, chosen), split_bytes, tuple(_problems(chosen, folder)))
+
+
+def _count(chosen: Experiment) -> int:
+    """Images in U and S."""
+    if chosen.images in sets.PRESETS:
+        preset = sets.PRESETS[chosen.images]
+        return preset.n_normal + preset.n_hidden + preset.n_sensitive
+    return sum(chosen.counts[:3]) if chosen.images == "prompts" else 1500
+
+
+def _lora_parameters(network: nn.Module, rank: int) -> int:
+    layers = [m for name, m in network.named_modules() if isinstance(m, nn.Linear) and name.endswith(tuple(prompts.ATTENTION))]
+    return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
+
+
+def _measured(network: nn.Module, chosen: Experiment) -> tuple[float, int]:
+    """FLOPs of a call for one image, and the bytes that its backward pass keeps, by running the outline."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    latent = chosen.images == "prompts"
+    shape = (1, 4, chosen.size // 8, chosen.size // 8) if latent else (1, chosen.channels, chosen.size, chosen.size)
+    inputs = [torch.empty(shape, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")]
+    inputs += [torch.empty(1, 77, 768, device="meta")] if latent else []
+    kept: dict[int, Tensor] = {id(p): p for p in network.parameters()}  # alive, or the next one might have an id again
+    blocks = [0]  # bytes that the blocks keep in which checkpointing computes again, each
+    before = [0]
+
+    def size() -> int:
+        return sum(x.numel() * x.element_size() for x in kept.values())
+
+    def keep(x: Tensor) -> Tensor:
+        base = x if x._base is None else x._base
+        kept[id(base)] = base
+        return x
+
+    for part in network.modules():
+        if type(part).__name__ in ("ResnetBlock2D", "Transformer2DModel", "Attention") and chosen.checkpointing:
+            part.register_forward_pre_hook(lambda *_: before.append(size()))
+            part.register_forward_hook(lambda *_: blocks.append(size() - before.pop()))
+    weights = size()
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        network(*inputs)
+    every = size() - weights
+    return float(counter.get_total_flops()), every if not chosen.checkpointing else _with_checkpoints(every, blocks)
+
+
+def _with_checkpoints(every: int, blocks: list[int]) -> int:
+    """Bytes at most where the blocks keep nothing but what goes into them, about a tenth of all, and one at a time is computed again."""
+    return every // 10 + max(blocks)
+
+
+def _problems(chosen: Experiment, folder: Path | str | None) -> Iterator[str]:
+    if chosen.images in sets.PRESETS:
+        try:
+            sets.check_files(chosen.images, folder or "")
+        except (DataError, ValueError) as error:
+            yield f"images: {error}"
+    if chosen.network == "shipped" and not (DATA / SHIPPED).exists():
+        yield f"network: {DATA / SHIPPED} is missing; `git checkout -- data` restores it"
+    if chosen.pretrained and chosen.network != "shipped" and not at_hand(chosen.network):
+        yield f"network: {chosen.network} is neither a folder nor in the hub's cache here; it is downloaded when the experiment is run"
+    if chosen.images in ("prompts", *sets.PRESETS) and judges.pretrained_resnet() is None:
+        yield "judge: ImageNet's weights of ResNet-18 are not in torch hub's cache; it is trained from fresh ones"
+    if chosen.images in ("prompts", *sets.PRESETS) and judges.inception() is None:
+        yield "FID: Inception's weights or torch-fidelity are not here; the Fréchet distance is that of the judge's features"
+
+
+def at_hand(source: Path | str) -> bool:
+    """Is a pipeline there as a folder, or in the hub's cache?"""
+    if (Path(source) / "model_index.json").exists():
+        return True
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        return isinstance(try_to_load_from_cache(str(source), "model_index.json"), str)
+    except (ImportError, ValueError):  # no hub, or a name that it cannot have
+        return False
+
+
+@lru_cache
+def matrix_peak(size: int = 2048, repeats: int = 5) -> float:
+    """TFLOP/s of matrix products on this machine's device, in half precision on a GPU: the fastest of some."""
+    where = device()
+    kind = torch.bfloat16 if where.type == "cuda" else torch.float32
+    a, best = torch.ones(size, size, device=where, dtype=kind), math.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # which waits until it is there
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e12
+
+
+# ------------------------------------------------------------------------------------------------- to run it
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """An experiment that can be run: images as they are judged (`split`) and as they are trained on (`training`), and the judge.
+
+    `found`: its sieve; None if no arm needs one. `prompted`: the Stable Diffusion pipeline of "prompts".
+    """
+
+    chosen: Experiment
+    split: PUSplit
+    training: PUSplit
+    judge: nn.Module
+    found: rivals.Sieve | None
+    prompted: prompts.Prompted | None = None
+
+    def start(self, seed: int) -> NoisePredictor:
+        """The weights that all arms start from: fresh ones differ between seeds."""
+        chosen = self.chosen
+        if chosen.network in ("small", "paper"):
+            model = NoisePredictor(new_network(chosen.network, chosen.size, chosen.channels, seed), linear_schedule(), "eps")
+        elif chosen.network == "shipped":
+            model = shipped_model()
+        else:
+            model = self.prompted.model if self.prompted is not None else load_pipeline(chosen.network)
+        if chosen.checkpointing:
+            next(part for part in model.modules() if hasattr(part, "enable_gradient_checkpointing")).enable_gradient_checkpointing()
+        return model
+
+    def fit(self, arm: str, seed: int = 0, checkpoints: Checkpoints | None = None) -> Iterator[StepRecord]:
+        """Train an arm; see `training.fit`."""
+        task = rivals.estimator(arm, self.training, found=self.found, start=self.start(seed), scratch=not self.chosen.pretrained)
+        return task.fit(self.chosen.settings | {"seed": seed}, checkpoints)
+
+    def draw(self, model: NoisePredictor, n: int, seed: int = 0) -> Tensor:
+        """`n` images from a model as the judge sees them, on the CPU; the same noise for all models."""
+        chosen = self.chosen
+        if self.prompted is not None:
+            return prompts.draw(self.prompted.pipe_with(model), chosen.prompts[2], n, 1000 + seed, **chosen.drawing)
+        shape = (chosen.channels, chosen.size, chosen.size)
+        batch = max(1, min(250, 250 * 32**2 // chosen.size**2))
+        return _judged(sample(model, n, model.schedule, shape=shape, seed=1000 + seed, batch=batch, **chosen.drawing), chosen)
+
+    def read(self, images: Tensor) -> Reading:
+        """What the judge sees in images."""
+        return read(self.judge, images)
+
+    def row(self, arm: str, runs: list[Reading], oracle: list[Reading] | None = None) -> dict:
+        """An arm's row of results from its runs; in the format of the table of notebook 06, with the oracle's runs if there are."""
+        pooled = pool(runs)
+        row = report(pooled, self.split, self.judge).row(self.chosen.images, arm, len(runs))
+        row["nsr_by_seed"] = [round(report(seen, self.split, self.judge).nsr, 4) for seen in runs]
+        if oracle is not None:
+            resamples = 200 if pooled.features.shape[1] <= 64 else 50  # each takes a second with the 512 features of a ResNet
+            row["frechet_ratio"] = ratio_to_oracle(pooled.features, pool(oracle).features, ruler(self.judge, self.split).reference, resamples)
+        return row
+
+
+def ready(chosen: Experiment, folder: Path | str, download: bool = False) -> Ready:
+    """Load, draw or download what an experiment needs, and train its judge and its sieve where it needs them.
+
+    What takes long (a judge, drawings of Stable Diffusion) is kept in `folder`, and read from there the next time.
+
+    Raises:
+        DataError: something is missing and cannot be had.
+    """
+    folder, prompted = Path(folder), None
+    if chosen.images == "digits":
+        split, judge = load_pu("even"), load_judge()
+        training = _padded(split, chosen.size)
+    elif chosen.images == "prompts":
+        dtype = torch.bfloat16 if device().type == "cuda" else torch.float32
+        prompted = prompts.load_prompted(chosen.network, chosen.prompts[2], chosen.rank, dtype)
+        prompted.pipe.to(device())
+        split, for_judge = _drawn_split(chosen, prompted, folder)
+        judge = _kept_judge(folder / f"judge_{_key(chosen)}.safetensors", *for_judge, 2, chosen.judge_steps, True)
+        latents = [prompted.encode(x) for x in (split.unlabeled, split.sensitive, split.heldout_normal, split.heldout_sensitive)]
+        training = replace(split, **dict(zip(("unlabeled", "sensitive", "heldout_normal", "heldout_sensitive"), latents)))
+    else:
+        split = training = sets.load_set(chosen.images, folder, download)
+        room = max(1000, int(2e9 / split.unlabeled[0].numel() / 4))
+        path, known = folder / f"judge_{_key(chosen)}.safetensors", sets.PRESETS[chosen.images]
+        n_classes = 2 if known.source == "CelebA" else 10
+        images, labels = (None, None) if path.exists() else sets.load_labeled(known, folder, room)
+        judge = _kept_judge(path, images, labels, n_classes, chosen.judge_steps, known.source != "MNIST")
+    found = _sieve(chosen, split) if set(chosen.arms) & set(rivals.SIEVING) else None
+    return Ready(chosen, split, training, judge, found, prompted)
+
+
+def _padded(split: PUSplit, size: int) -> PUSplit:
+    edge = (size - split.unlabeled.shape[-1]) // 2
+    names = ("unlabeled", "sensitive", "heldout_normal", "heldout_sensitive")
+    return split if edge == 0 else replace(split, **{name: F.pad(getattr(split, name), [edge] * 4, value=-1.0) for name in names})
+
+
+def _judged(images: Tensor, chosen: Experiment) -> Tensor:
+    edge = (chosen.size - 28) // 2 if chosen.images == "digits" else 0
+    return images[..., edge : chosen.size - edge, edge : chosen.size - edge]
+
+
+def _sieve(chosen: Experiment, split: PUSplit) -> rivals.Sieve:
+    if chosen.images == "digits":
+        return rivals.sieve(split.unlabeled, split.sensitive, split.prior)
+    weights, mirrored = judges.pretrained_resnet(), not chosen.images.startswith("mnist")
+    return judges.colour_sieve(split.unlabeled, split.sensitive, split.prior, steps=chosen.sieve_steps, weights=weights, flip=mirrored)
+
+
+def _kept_judge(path: Path, images: Tensor | None, labels: Tensor | None, n_classes: int, steps: int, flip: bool) -> nn.Module:
+    """The judge of a file, which is made first where there is none."""
+    if not path.exists():
+        judges.save_judge(path, judges.fit_judge(images, labels, n_classes, steps, weights=judges.pretrained_resnet(), flip=flip))
+    return judges.load_judge_file(path).to(device())
+
+
+def _drawn_split(chosen: Experiment, prompted: prompts.Prompted, folder: Path) -> tuple[PUSplit, tuple[Tensor, Tensor]]:
+    """U, S and held-out images that Stable Diffusion draws from the two prompts, and the images and labels that the judge trains on."""
+    n_normal, n_hidden, n_sensitive, n_heldout, n_judge = chosen.counts
+    asked = (n_normal + n_heldout + n_judge, n_hidden + n_sensitive + n_heldout + n_judge)
+
+    def draw(kind: int) -> Tensor:
+        return prompts.draw(prompted, chosen.prompts[kind], asked[kind], kind + 1, **chosen.drawing)
+
+    normal, sensitive = (kept_images(folder / f"drawings_{_key(chosen)}_{kind}.safetensors", partial(draw, kind)) for kind in (0, 1))
+    good = normal.split([n_normal, n_heldout, n_judge])
+    bad = sensitive.split([n_hidden, n_sensitive, n_heldout, n_judge])
+    zeros, ones = (lambda x: torch.zeros(len(x), dtype=torch.long)), (lambda x: torch.ones(len(x), dtype=torch.long))
+    u, labels = torch.cat([good[0], bad[0]]), torch.cat([zeros(good[0]), ones(bad[0])])
+    order = torch.randperm(len(u), generator=torch.Generator().manual_seed(0))
+    split = make_split("prompts", u[order], bad[1], good[1], bad[2], labels[order], ones(bad[1]), zeros(good[1]), ones(bad[2]))
+    return split, (torch.cat([good[2], bad[3]]), torch.cat([zeros(good[2]), ones(bad[3])]))
+
+
+def _key(chosen: Experiment) -> str:
+    """A name for the files that an experiment keeps, from what they depend on."""
+    facts = (chosen.images, chosen.network if chosen.images == "prompts" else "", chosen.size, chosen.judge_steps, chosen.prompts, chosen.counts, sorted(chosen.drawing.items()))
+    return f"{chosen.images}_{hashlib.sha256(repr(facts).encode()).hexdigest()[:10]}"
+
+
+def framed(this: Ready, seen: Reading) -> Tensor:
+    """Which images the judge reads as sensitive, bool [n]."""
+    return ~is_normal(seen.digits, this.split.normal)
+
+
+def kept_images(path: Path, make: Callable[[], Tensor]) -> Tensor:
+    """Images [n, c, h, w] in [-1, 1] of a file; made first, and written whole or not at all, where there is none."""
+    if not path.exists():
+        pixels = make().clamp(-1, 1).add(1).mul(127.5).round().byte()
+        write_atomic(path, save({"images": pixels.contiguous()}))
+    return load_file(path)["images"].float() / 127.5 - 1
