@@ -2,6 +2,7 @@
 # make test   run all tests
 # make course execute the notebooks with papermill into build/course/ (one of them: make course NB=04)
 # make site   write the executed course as a web site into build/site/, to be read without Python or network
+# make scale  run an experiment of notebook 08 in full (make scale PRESET=paper-mnist; with DRY=1 only say what it needs)
 # make slides write lecture slides into build/slides/ (one notebook: make slides NB=04)
 # make handout write notebooks to hand out and to mark with, and a teaching guide, into build/handout/
 # make clean  remove what these made
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.pulib-installed
 
-.PHONY: setup lab test course site slides handout notebooks timings clean
+.PHONY: setup lab test course scale site slides handout notebooks timings clean
 .DEFAULT_GOAL := lab
 
 setup: $(STAMP)
@@ -33,6 +34,11 @@ test: setup
 
 course: setup
 	$(BIN)/python notebooks/course.py $(NB)
+
+FOLDER ?= build/scale
+scale: setup
+	$(BIN)/python -c 'import diffusers' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[scale]'
+	$(BIN)/python notebooks/scale.py $(or $(PRESET),--list) --folder '$(FOLDER)' $(if $(DRY),--dry) $(if $(DOWNLOAD),--download)
 
 # the committed outputs are shown, nothing is executed
 site: setup

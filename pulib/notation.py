@@ -22,15 +22,15 @@ class Symbol:
 
 
 SYMBOLS = (
-    Symbol("U, S, N", "`unlabeled`, `sensitive`, `normal`", "the unlabeled images (or points), those labeled sensitive, and the normal ones, which nobody labeled", "01 02 03 04 05 06"),
-    Symbol("$\\pi$", "`prior`", "the class prior: share of sensitive images in U", "01 02 03 04 05 06"),
+    Symbol("U, S, N", "`unlabeled`, `sensitive`, `normal`", "the unlabeled images (or points), those labeled sensitive, and the normal ones, which nobody labeled", "01 02 03 04 05 06 08"),
+    Symbol("$\\pi$", "`prior`", "the class prior: share of sensitive images in U", "01 02 03 04 05 06 08"),
     Symbol("$b$", "`b`, `assumed`", "an assumed class prior, right or wrong", "02 03 05"),
     Symbol("$\\pi_\\text{all}$", "`prior_all`, `pi_all`", "share of sensitive points in U and S together", "02"),
     Symbol("$n_U, n_S$", "`n_unlabeled`, `n_sensitive`", "the numbers of points (or images) in U and in S", "02 05"),
     Symbol("$p_U, p_S, p_N$", "`world.unlabeled`, …", "densities of unlabeled, sensitive and normal images or points", "02 03 05"),
-    Symbol("$\\mathbb E_U, \\mathbb E_S, \\mathbb E_N$", "`.mean()`", "means over these densities; with a hat, over the images of a batch", "02 03 04 05 06"),
+    Symbol("$\\mathbb E_U, \\mathbb E_S, \\mathbb E_N$", "`.mean()`", "means over these densities; with a hat, over the images of a batch", "02 03 04 05 06 08"),
     Symbol("$x_0$", "`x0`", "a clean image, pixels in $[-1, 1]$", "01 03 04 06"),
-    Symbol("$x_t$", "`xt`", "the image after $t$ of $T$ noising steps; formulas count $t$ from 1, code from 0", "01 03 04 05 06"),
+    Symbol("$x_t$", "`xt`", "the image after $t$ of $T$ noising steps; formulas count $t$ from 1, code from 0", "01 03 04 05 06 08"),
     Symbol("$\\beta_t$, $\\alpha_t$", "`beta`", "variance of the noise that step $t$ adds, and $1-\\beta_t$, what is left of the old variance", "01"),
     Symbol("$\\bar\\alpha_t$", "`alpha_bar`", "$\\alpha_1\\cdots\\alpha_t$, the share of the image's variance left after $t$ steps", "01 03 05 06"),
     Symbol("$q$, $p_\\theta$", "", "the noising chain; the model's chain back, with means $\\mu_\\theta$ and variances $\\sigma_t^2$", "01"),
@@ -47,7 +47,7 @@ SYMBOLS = (
     Symbol("$p_\\theta(x_0)$", "", "the density that the model gives to an image", "03"),
     Symbol("$\\mathcal L_\\theta(p)$", "`.mean()`", "mean of $l(x_0)$ over images $x_0$ of density $p$, for a network with weights $\\theta$", "03"),
     Symbol("$L(x_0)$", "", "the negative ELBO, an upper bound on $-\\log p_\\theta(x_0)$", "01 03"),
-    Symbol("$l(x_0)$", "`denoising_loss`", "the denoising loss of an image, summed over its pixels", "01 03 04 05 06"),
+    Symbol("$l(x_0)$", "`denoising_loss`", "the denoising loss of an image, summed over its pixels", "01 03 04 05 06 08"),
     Symbol("$g(x)$", "`g(x)`", "a classifier's score, any real number; high means normal", "02"),
     Symbol("$\\sigma(g)$, $\\mathrm{softplus}(g)$", "`softplus`", "the sigmoid $1/(1+e^{-g})$, which makes a probability of a score, and $\\log(1+e^g)$", "02"),
     Symbol("$l_N(x)$, $l_S(x)$", "`loss`, `sensitive_loss`", "loss of calling $x$ normal, of calling it sensitive", "02"),
@@ -67,10 +67,12 @@ SYMBOLS = (
     Symbol("$\\theta$", "`model.parameters()`", "the weights of a network", "01 03 04"),
     Symbol("$\\bar\\theta$, $\\lambda$", "`averaged`, `decay`", "the moving average of the weights, and the share of it that a step keeps", "04"),
     Symbol("$\\tau$", "`temperature`", "the temperature of the log term", "03"),
-    Symbol("NSR", "`nsr`", "non-sensitive rate: the share of drawings that are normal", "03 04 05 06"),
+    Symbol("NSR", "`nsr`", "non-sensitive rate: the share of drawings that are normal", "03 04 05 06 08"),
     Symbol("$e_N$, $e_S$", "`e_normal`, `e_sensitive`", "share of normal images that the judge calls sensitive, and of sensitive ones that it calls normal", "04"),
     Symbol("$q_k$", "", "share of digit $k$ among the drawings of normal digits", "04"),
     Symbol("$\\hat p$, $p$, $n$", "`successes / n`", "a share measured on $n$ drawings, and the true one behind it", "04"),
+    Symbol("$K$, $v_k$", "`k`", "number of processes, and $\\hat{\\mathbb E}_U[l]-\\pi\\,\\hat{\\mathbb E}_S[l]$ of the part of a batch that process $k$ has", "08"),
+    Symbol("$c$, $c'$", "`caption`", "a caption, and another one", "08"),
     Symbol("$z$", "`z`", "how many standard deviations an interval reaches; 1.96 for 95 %", "04"),
 )
 

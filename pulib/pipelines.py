@@ -151,7 +151,7 @@ def save_pipeline(folder: Path | str, model: NoisePredictor, card: Card) -> None
     if not isinstance(network, diffusers.UNet2DModel):
         raise PipelineError(f"model must have a diffusers UNet2DModel as its network; got {type(network).__name__}")
     kind = {ours: theirs for theirs, ours in PREDICTIONS.items()}[model.prediction]
-    scheduler = diffusers.DDPMScheduler(len(model.schedule), trained_betas=model.schedule.beta.tolist(), prediction_type=kind)
+    scheduler = diffusers.DDPMScheduler(len(model.schedule), trained_betas=model.schedule.beta.tolist(), prediction_type=kind, timestep_spacing="trailing")
     with whole_folder(Path(folder), WRITTEN) as made:
         diffusers.DDPMPipeline(plain_copy(network), scheduler).save_pretrained(made, safe_serialization=True)
         (made / "README.md").write_text(card.markdown(), encoding="utf-8")

@@ -98,14 +98,15 @@ def new_figure(width: float = 6.4, height: float = 3.6, rows: int = 1, columns: 
 
 
 def _canvas(images: Tensor, columns: int, gap: int = GAP) -> np.ndarray:
-    """Images [n, 1, h, w] in [-1, 1] tiled into one array in [0, 1], white between them."""
-    n, _, h, w = images.shape
+    """Images [n, c, h, w] in [-1, 1] tiled into one array in [0, 1], white between them: gray ones (c = 1) as ink on paper, colour as it is."""
+    n, c, h, w = images.shape
     rows = -(-n // columns)
-    canvas = np.ones((rows * (h + gap) - gap, columns * (w + gap) - gap), dtype=np.float32)
+    canvas = np.ones((rows * (h + gap) - gap, columns * (w + gap) - gap, c), dtype=np.float32)
     for i, image in enumerate(images):
         y, x = divmod(i, columns)
-        canvas[y * (h + gap) : y * (h + gap) + h, x * (w + gap) : x * (w + gap) + w] = 1 - (image[0].clamp(-1, 1).numpy() + 1) / 2
-    return canvas
+        light = (image.clamp(-1, 1).movedim(0, 2).numpy() + 1) / 2
+        canvas[y * (h + gap) : y * (h + gap) + h, x * (w + gap) : x * (w + gap) + w] = 1 - light if c == 1 else light
+    return canvas[:, :, 0] if c == 1 else canvas
 
 
 def _gap(framed: Tensor | None) -> int:
@@ -113,7 +114,7 @@ def _gap(framed: Tensor | None) -> int:
 
 
 def draw_digits(axis: Axes, images: Tensor, columns: int, framed: Tensor | None = None, title: str = "") -> None:
-    """Draw a grid of images [n, 1, h, w] into an axis, with an orange frame where `framed` (bool [n]) is true.
+    """Draw a grid of images [n, 1 or 3, h, w] into an axis, with an orange frame where `framed` (bool [n]) is true.
 
     Frames run along the inner edge of their image, and framed grids have wider gaps, so that no two images share a frame.
     """
@@ -170,7 +171,7 @@ def digits_side_by_side(groups: dict[str, Tensor], framed: dict[str, Tensor], al
     figure.get_layout_engine().set(wspace=0.08)
     for axis, (name, images) in zip(axes[0], groups.items()):
         draw_digits(axis, images, columns, framed[name], f"{name}\n{int(framed[name].sum())} of {len(images)} framed")
-    return render(figure, alt)
+    return render(figure, alt, 64 if images.shape[1] == 1 else 256)
 
 
 # ----------------------------------------------------------------------------------------------- lines
@@ -630,9 +631,9 @@ def estimators(rows: Sequence[dict], names: Sequence[str], front: Sequence[bool]
 
 
 def line_panels(
-    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]], x_label: str, y_label: str, alt: str, log_x: bool = False, width: float = 9.0, height: float = 3.5
+    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]], x_label: str, y_label: str, alt: str, log_x: bool = False, width: float = 9.0, height: float = 3.5, log_y: bool = True
 ) -> Picture:
-    """Panels of lines with one logarithmic y axis, {panel: {name: (x, y)}}; a name has the same look in all panels."""
+    """Panels of lines with one y axis, logarithmic or from 0 on, {panel: {name: (x, y)}}; a name has the same look in all panels."""
     figure, axes = new_figure(width, height, 1, len(panels), sharey=True)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     palette, dashes = [NORMAL, SENSITIVE, ACCENT, "#CC79A7", INK, UNLABELED], ["-", "--", "-.", ":", "-", "--"]
@@ -640,7 +641,9 @@ def line_panels(
         for name, (x, y) in lines.items():
             i = names.index(name)
             axis.plot(x, y, color=palette[i % 6], linestyle=dashes[i % 6], marker=".", linewidth=1.8, label=name)
-        axis.set(xlabel=x_label, title=title, xscale="log" if log_x else "linear", yscale="log")
+        axis.set(xlabel=x_label, title=title, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+    if not log_y:
+        axes[0, 0].set_ylim(0, None)
     axes[0, 0].set_ylabel(y_label)
     handles = {handle.get_label(): handle for axis in axes[0] for handle in axis.get_lines()}
     figure.legend(handles=list(handles.values()), frameon=False, loc="outside lower center", ncols=4 if len(names) % 3 else 3)

@@ -19,7 +19,7 @@ from .diffusion import NoisePredictor, cosine_schedule, linear_schedule, sample
 from .evaluation import Reading, load_judge, pool, ratio_to_oracle, read, report, ruler
 from .pipelines import load_pipeline, package
 from .runs import Checkpoints
-from .training import Settings, StepRecord, device, fill_weights, read_tensors
+from .training import StepRecord, device, fill_weights, read_tensors
 
 SHIPPED = "weights/pipeline_even.safetensors"
 NETWORKS: dict[str, dict] = {  # arguments of diffusers' UNet2DModel, by name; those with a slash are on the hub
@@ -31,6 +31,8 @@ NETWORKS: dict[str, dict] = {  # arguments of diffusers' UNet2DModel, by name; t
 STABLE_DIFFUSION = "CompVis/stable-diffusion-v1-4"
 GPUS = {"H100": (989, 80), "A100": (312, 40), "RTX 4090": (165, 24), "T4": (65, 16)}  # matrix peak in half precision in TFLOP/s, by its maker; memory in GB
 USED = {"cpu": 0.5}  # share of the peak that training reaches, as `tests/benchmarks/throughput.py` measures it
+RESAMPLES = (200, 50)  # for an interval of the Fréchet distance; fewer with the 512 features of a ResNet, of which each takes seconds
+SHORT = 500  # steps of a run that nobody minds to repeat
 ASSUMED = 0.2  # where nothing was measured
 
 
@@ -77,6 +79,9 @@ class Experiment:
 
 PAPER = dict(lr=1e-4, warmup=500, clip_norm=1.0, stratified=True, ema=0.999, cap=8.0, compile=True)  # the paper's but for EMA and strata; its clip has the summed loss
 SCRATCH, TUNED = ("oracle", "unsupervised", "supervised", "pu_paper", "pu_sieved"), ("oracle", "unsupervised", "supervised", "pu_paper", "pu_pushed")
+DRAWN = ("network", "prompts", "counts", "drawing")  # fields that U and S depend on where Stable Diffusion draws them
+JUDGED = ("images", "size", "judge_steps", *DRAWN)  # and the judge
+TRAINED = tuple(arm for arm in rivals.ESTIMATORS if arm not in ("rejection", "guidance", "safe_denoiser"))  # the others add something while drawing
 DDPM, DDIM = dict(steps=1000, eta=1.0), dict(steps=50)
 
 
@@ -100,24 +105,22 @@ EXPERIMENTS: dict[str, Experiment] = {  # steps: the paper's epochs over U and S
 }  # fmt: skip
 
 
-def experiment(name: str, **changes) -> Experiment:
-    """The experiment of that name, with `changes` to its fields; those to `settings` are changes to its entries.
+def experiment(name: str, steps: int = 0, n_samples: int = 0, seeds: int = 0, arms: str = "") -> Experiment:
+    """The experiment of that name, with what is not 0 or empty changed; `arms` are keys of `rivals.ESTIMATORS` with blanks between them.
 
     Raises:
-        ValueError: another name, or settings, arms or counts that are not allowed.
+        ValueError: another name, arms that it cannot have, or a negative number.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"preset must be one of {', '.join(EXPERIMENTS)}; got {name!r}")
-    base = EXPERIMENTS[name]
-    chosen = replace(base, **(changes | {"settings": base.settings | changes.get("settings", {})}))
-    Settings(**chosen.settings)
-    unknown = [arm for arm in chosen.arms if arm not in rivals.ESTIMATORS or arm in ("rejection", "guidance", "safe_denoiser")]
-    if unknown or not chosen.arms:
-        allowed = ", ".join(arm for arm in rivals.ESTIMATORS if arm not in ("rejection", "guidance", "safe_denoiser"))
-        raise ValueError(f"arms must be of {allowed}; got {', '.join(unknown) or 'none'}")
-    for count in ("n_samples", "seeds", "judge_steps", "sieve_steps"):
-        check_count(getattr(chosen, count), count, 2 if count != "seeds" else 1)
-    return chosen
+    for count, value in (("steps", steps), ("n_samples", n_samples), ("seeds", seeds)):
+        check_count(value, count, 0)
+    base, asked = EXPERIMENTS[name], tuple(arms.split())
+    unknown = [arm for arm in asked if arm not in TRAINED]
+    if unknown:
+        raise ValueError(f"arms must be of {', '.join(TRAINED)}; got {', '.join(unknown)}")
+    settings = base.settings | ({"steps": steps} if steps else {})
+    return replace(base, settings=settings, n_samples=n_samples or base.n_samples, seeds=seeds or base.seeds, arms=asked or base.arms)
 
 
 # ------------------------------------------------------------------------------------------------ networks
@@ -379,10 +382,20 @@ class Ready:
             next(part for part in model.modules() if hasattr(part, "enable_gradient_checkpointing")).enable_gradient_checkpointing()
         return model
 
-    def fit(self, arm: str, seed: int = 0, checkpoints: Checkpoints | None = None) -> Iterator[StepRecord]:
-        """Train an arm; see `training.fit`."""
+    def fit(self, arm: str, seed: int = 0, folder: Path | str | None = None) -> Iterator[StepRecord]:
+        """Train an arm; see `training.fit`. With a folder, a run of more than `SHORT` steps keeps checkpoints there, and goes on from them."""
         task = rivals.estimator(arm, self.training, found=self.found, start=self.start(seed), scratch=not self.chosen.pretrained)
-        return task.fit(self.chosen.settings | {"seed": seed}, checkpoints)
+        return task.fit(self.chosen.settings | {"seed": seed}, self._kept(arm, seed, folder) and Checkpoints(self._kept(arm, seed, folder)))
+
+    def _kept(self, arm: str, seed: int, folder: Path | str | None) -> Path | None:
+        """Where a run that lasts is kept."""
+        lasting = folder is not None and self.chosen.settings["steps"] > SHORT
+        return Path(folder) / f"{key(self.chosen)}_{arm}_{seed}" if lasting else None
+
+    def drawings(self, arm: str, model: NoisePredictor, seed: int = 0, folder: Path | str | None = None) -> Tensor:
+        """The experiment's drawings of an arm's run, [n, c, h, w] in [-1, 1]; kept beside its checkpoints where there are any."""
+        n, kept = self.chosen.n_samples, self._kept(arm, seed, folder)
+        return self.draw(model, n, seed) if kept is None else kept_images(kept / f"drawings_{n}.safetensors", partial(self.draw, model, n, seed))
 
     def draw(self, model: NoisePredictor, n: int, seed: int = 0) -> Tensor:
         """`n` images from a model as the judge sees them, on the CPU; the same noise for all models."""
@@ -403,7 +416,7 @@ class Ready:
         row = report(pooled, self.split, self.judge).row(self.chosen.images, arm, len(runs))
         row["nsr_by_seed"] = [round(report(seen, self.split, self.judge).nsr, 4) for seen in runs]
         if oracle is not None:
-            resamples = 200 if pooled.features.shape[1] <= 64 else 50  # each takes a second with the 512 features of a ResNet
+            resamples = RESAMPLES[pooled.features.shape[1] > 64]
             row["frechet_ratio"] = ratio_to_oracle(pooled.features, pool(oracle).features, ruler(self.judge, self.split).reference, resamples)
         return row
 
@@ -425,16 +438,19 @@ def ready(chosen: Experiment, folder: Path | str, download: bool = False) -> Rea
         prompted = prompts.load_prompted(chosen.network, chosen.prompts[2], chosen.rank, dtype)
         prompted.pipe.to(device())
         split, for_judge = _drawn_split(chosen, prompted, folder)
-        judge = _kept_judge(folder / f"judge_{_key(chosen)}.safetensors", *for_judge, 2, chosen.judge_steps, True)
+        judge = _kept_judge(folder / f"judge_{key(chosen, *JUDGED)}.safetensors", *for_judge, 2, chosen.judge_steps, True)
         latents = [prompted.encode(x) for x in (split.unlabeled, split.sensitive, split.heldout_normal, split.heldout_sensitive)]
         training = replace(split, **dict(zip(("unlabeled", "sensitive", "heldout_normal", "heldout_sensitive"), latents)))
     else:
         split = training = sets.load_set(chosen.images, folder, download)
         room = max(1000, int(2e9 / split.unlabeled[0].numel() / 4))
-        path, known = folder / f"judge_{_key(chosen)}.safetensors", sets.PRESETS[chosen.images]
+        path, known = folder / f"judge_{key(chosen, *JUDGED)}.safetensors", sets.PRESETS[chosen.images]
         n_classes = 2 if known.source == "CelebA" else 10
         images, labels = (None, None) if path.exists() else sets.load_labeled(known, folder, room)
         judge = _kept_judge(path, images, labels, n_classes, chosen.judge_steps, known.source != "MNIST")
+    errors = ruler(judge, split).errors
+    if sum(errors) >= 1:
+        raise DataError(f"the judge does not tell normal from sensitive images: it is wrong on {errors[0]:.0%} and {errors[1]:.0%}; more judge_steps may help")
     found = _sieve(chosen, split) if set(chosen.arms) & set(rivals.SIEVING) else None
     return Ready(chosen, split, training, judge, found, prompted)
 
@@ -472,7 +488,7 @@ def _drawn_split(chosen: Experiment, prompted: prompts.Prompted, folder: Path) -
     def draw(kind: int) -> Tensor:
         return prompts.draw(prompted, chosen.prompts[kind], asked[kind], kind + 1, **chosen.drawing)
 
-    normal, sensitive = (kept_images(folder / f"drawings_{_key(chosen)}_{kind}.safetensors", partial(draw, kind)) for kind in (0, 1))
+    normal, sensitive = (kept_images(folder / f"drawings_{key(chosen, *DRAWN)}_{kind}.safetensors", partial(draw, kind)) for kind in (0, 1))
     good = normal.split([n_normal, n_heldout, n_judge])
     bad = sensitive.split([n_hidden, n_sensitive, n_heldout, n_judge])
     zeros, ones = (lambda x: torch.zeros(len(x), dtype=torch.long)), (lambda x: torch.ones(len(x), dtype=torch.long))
@@ -482,9 +498,10 @@ def _drawn_split(chosen: Experiment, prompted: prompts.Prompted, folder: Path) -
     return split, (torch.cat([good[2], bad[3]]), torch.cat([zeros(good[2]), ones(bad[3])]))
 
 
-def _key(chosen: Experiment) -> str:
-    """A name for the files that an experiment keeps, from what they depend on."""
-    facts = (chosen.images, chosen.network if chosen.images == "prompts" else "", chosen.size, chosen.judge_steps, chosen.prompts, chosen.counts, sorted(chosen.drawing.items()))
+def key(chosen: Experiment, *fields: str) -> str:
+    """A name for a file that an experiment keeps, from those of its fields that the content depends on; of all that runs depend on if none is given."""
+    fields = fields or tuple(name for name in vars(chosen) if name not in ("arms", "seeds", "n_samples"))
+    facts = [(name, getattr(chosen, name)) for name in sorted(fields)]
     return f"{chosen.images}_{hashlib.sha256(repr(facts).encode()).hexdigest()[:10]}"
 
 

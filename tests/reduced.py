@@ -11,6 +11,7 @@ REDUCED = {
     "04_pu_diffusion": {"steps": 6, "n_samples": 24},
     "05_the_prior": {"n_samples": 48},
     "06_one_object": {"steps": 4, "n_samples": 40},
+    "08_scale_up": {"steps": 2, "n_samples": 30, "arms": "unsupervised"},
 }
 
 

@@ -24,6 +24,7 @@ CHANGED = {
     "03_negative_elbo": {"normal": "odd", "prior": 0.1, "seed": 3},
     "04_pu_diffusion": {"normal": "odd", "prior": 0.05, "seed": 3, "steps": 20, "n_samples": 60},
     "05_the_prior": {"normal": "odd", "assumed": 0.15, "contamination": 0.2, "seed": 3, "n_samples": 48},
+    "08_scale_up": {"steps": 3, "n_samples": 40, "arms": "unsupervised pu_paper"},
     "06_one_object": {"normal": "odd", "arm": "pu_sieved", "steps": 4, "n_samples": 40, "seed": 3},
 }
 by_name = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

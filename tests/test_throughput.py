@@ -10,7 +10,7 @@ SIDE = {"side", "images_per_s", "memory_mb", "device_memory_mb", "first_step_s",
 SETTING = {"device", "torch", "precision", "threads", "network", "batch", "compile", "rounds", "steps"}
 
 
-def test_throughput_compares_fit_with_a_plain_loop_at_equal_losses() -> None:
+def test_throughput_compares_fit_with_a_plain_loop_at_equal_losses():
     command = [sys.executable, str(ROOT / "tests/benchmarks/throughput.py"), "--json", "--smoke"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -250,17 +250,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="a few steps of a tiny network")
     parser.add_argument("--compile", action="store_true", help="with `Settings(compile=True)` on our side")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="timed steps in a round")
-    parser.add_argument("--network", choices=("thin", "paper"))
+    parser.add_argument("--steps", type=int, help="timed steps in a round; 200 on a GPU, 10 on a CPU")
+    parser.add_argument("--network", choices=("thin", "paper"), help="paper on a GPU, thin on a CPU")
     parser.add_argument("--batch", type=int, default=80, help="images in a batch, a fifth of them of S")
     parser.add_argument("--side", choices=("ours", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     on_gpu = PartialState().device.type != "cpu"
-    args.steps = args.steps or (200 if on_gpu else 20)
+    args.steps = (200 if on_gpu else 10) if args.steps is None else args.steps
     args.network = args.network or ("paper" if on_gpu else "thin")
     if args.smoke:
         args.network, args.rounds, args.steps, args.batch = "tiny", 1, 4, 10
+    if min(args.steps, args.rounds) < 1 or not 2 <= args.batch <= 1000:
+        parser.error("steps and rounds must be at least 1, and batch between 2 and 1000")
     return args
 
 
