@@ -269,7 +269,8 @@ def _copies(model: NoisePredictor, device: torch.device) -> tuple[NoisePredictor
     """The average and the model to train, on the device; they share the weights that are not trained, and `model` knows which are."""
     names = _trainable(model)
     shared = {id(p): nn.Parameter(p.detach().to(device), False) for name, p in model.named_parameters() if name not in names}
-    averaged, trained = (copy.deepcopy(model, dict(shared)).to(device, memory_format=torch.channels_last) for _ in range(2))
+    order = {"memory_format": torch.channels_last} if device.type == "cuda" else {}  # on CPUs it made diffusers' networks 5 % slower
+    averaged, trained = (copy.deepcopy(model, dict(shared)).to(device, **order) for _ in range(2))
     for name, p in trained.named_parameters():
         p.requires_grad_(name in names)
     averaged.trainable = names

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,6 +160,9 @@ def test_photographs_run_through_with_a_judge_of_their_own(tmp_path, monkeypatch
     monkeypatch.setattr(scale, "SHORT", 1)
     monkeypatch.setattr(scale, "RESAMPLES", (2, 2))
     narrow(monkeypatch)
+    monkeypatch.setattr(scale.judges, "fit_judge", partial(scale.judges.fit_judge, batch=8))
+    monkeypatch.setattr(scale.judges, "BATCH_UNLABELED", 6)
+    monkeypatch.setattr(scale.judges, "BATCH_SENSITIVE", 3)
     FILES["CIFAR10"](tmp_path, monkeypatch)
     chosen = short(experiment("paper-cifar10-scratch", arms="oracle pu_paper pu_sieved"), network="small", drawing=dict(steps=2))
     this, rows = run_through(chosen, tmp_path)
