@@ -359,7 +359,8 @@ def matrix_peak(size: int = 2048, repeats: int = 5) -> float:
 class Ready:
     """An experiment that can be run: images as they are judged (`split`) and as they are trained on (`training`), and the judge.
 
-    `found`: its sieve; None if no arm needs one. `prompted`: the Stable Diffusion pipeline of "prompts".
+    `found`: its sieve; None if no arm needs one. `prompted`: the Stable Diffusion pipeline of "prompts". `inception`: the network of FID, where
+    its weights are at hand and the images are no digits.
     """
 
     chosen: Experiment
@@ -368,6 +369,7 @@ class Ready:
     judge: nn.Module
     found: rivals.Sieve | None
     prompted: prompts.Prompted | None = None
+    inception: nn.Module | None = None
 
     def start(self, seed: int) -> NoisePredictor:
         """The weights that all arms start from: fresh ones differ between seeds."""
@@ -410,14 +412,19 @@ class Ready:
         """What the judge sees in images."""
         return read(self.judge, images)
 
-    def row(self, arm: str, runs: list[Reading], oracle: list[Reading] | None = None) -> dict:
-        """An arm's row of results from its runs; in the format of the table of notebook 06, with the oracle's runs if there are."""
+    def row(self, arm: str, runs: list[Reading], oracle: list[Reading] | None = None, images: list[Tensor] | None = None) -> dict:
+        """An arm's row of results from what the judge read in its runs, and the oracle's, in the format of the table of notebook 06.
+
+        With its `images`, and Inception's weights at hand, it has "fid" too, to the held-out normal images.
+        """
         pooled = pool(runs)
         row = report(pooled, self.split, self.judge).row(self.chosen.images, arm, len(runs))
         row["nsr_by_seed"] = [round(report(seen, self.split, self.judge).nsr, 4) for seen in runs]
         if oracle is not None:
             resamples = RESAMPLES[pooled.features.shape[1] > 64]
             row["frechet_ratio"] = ratio_to_oracle(pooled.features, pool(oracle).features, ruler(self.judge, self.split).reference, resamples)
+        if images is not None and self.inception is not None:
+            row["fid"] = round(judges.fid(torch.cat(images), self.split.heldout_normal, self.inception), 3)
         return row
 
 
@@ -452,7 +459,7 @@ def ready(chosen: Experiment, folder: Path | str, download: bool = False) -> Rea
     if sum(errors) >= 1:
         raise DataError(f"the judge does not tell normal from sensitive images: it is wrong on {errors[0]:.0%} and {errors[1]:.0%}; more judge_steps may help")
     found = _sieve(chosen, split) if set(chosen.arms) & set(rivals.SIEVING) else None
-    return Ready(chosen, split, training, judge, found, prompted)
+    return Ready(chosen, split, training, judge, found, prompted, None if chosen.images == "digits" else judges.inception())
 
 
 def _padded(split: PUSplit, size: int) -> PUSplit:

@@ -171,6 +171,10 @@ def test_photographs_run_through_with_a_judge_of_their_own(tmp_path, monkeypatch
     kept = {path.name for path in tmp_path.iterdir()}
     assert any(name.startswith("judge_") for name in kept)
     assert sum(name.startswith("cifar10-vehicles_") for name in kept) == 3  # a run each, with checkpoints and drawings
+    means = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    means.forward = lambda images, pool=means.forward: pool(images.float())
+    with_fid = dataclasses.replace(this, inception=means)
+    assert with_fid.row("oracle", [this.read(this.split.heldout_normal)], images=[this.split.heldout_normal])["fid"] == 0
     monkeypatch.setattr(scale.judges, "fit_judge", None)  # neither judge nor drawings are made again
     monkeypatch.setattr(scale, "sample", None)
     assert run_through(chosen, tmp_path)[1] == rows
