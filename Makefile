@@ -36,9 +36,10 @@ course: setup
 	$(BIN)/python notebooks/course.py $(NB)
 
 FOLDER ?= build/scale
+export FOLDER
 scale: setup
-	$(BIN)/python -c 'import diffusers' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[scale]'
-	$(BIN)/python notebooks/scale.py $(or $(PRESET),--list) --folder '$(FOLDER)' $(if $(DRY),--dry) $(if $(DOWNLOAD),--download)
+	@$(BIN)/python -c 'import diffusers, peft, tensorboard, transformers' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[scale]'
+	$(BIN)/python notebooks/scale.py $(or $(PRESET),--list) --folder "$$FOLDER" $(if $(filter-out 0,$(DRY)),--dry) $(if $(filter-out 0,$(DOWNLOAD)),--download)
 
 # the committed outputs are shown, nothing is executed
 site: setup

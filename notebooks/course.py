@@ -33,11 +33,11 @@ def errors(notebook: nbformat.NotebookNode) -> list[str]:
     return found + [f"{o['ename']}: {o['evalue']}" for o in outputs if o.get("output_type") == "error"]
 
 
-def execute(source: Path, target: Path, parameters: dict, timeout: int | None = CELL_TIMEOUT) -> dict:
-    """Run one notebook in a process of its own, with `timeout` seconds for a cell; its summary row, with status "ok" or the error."""
+def execute(source: Path, target: Path, parameters: dict) -> dict:
+    """Run one notebook in a process of its own; its summary row, with status "ok" or the error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     start = time.time()
-    job = json.dumps([str(source), str(target), parameters, str(HERE), timeout])
+    job = json.dumps([str(source), str(target), parameters, str(HERE), CELL_TIMEOUT])
     run = subprocess.run([sys.executable, "-c", _WORKER, job], capture_output=True, text=True)
     if run.returncode == 0:
         report = json.loads(run.stdout.splitlines()[-1])

@@ -5,17 +5,20 @@
     python notebooks/scale.py paper-mnist --folder ~/images --download
     python notebooks/scale.py gpu --steps 2000 --arms oracle pu_sieved
 
-A run that was stopped goes on from its checkpoints when it is started again. Its rows of results are written as the course's are, to
-build/course/08_scale_up.results.json, and beside the notebook.
+A run that was stopped (Ctrl-C and SIGTERM save first) goes on from its checkpoints when it is started again. Executed notebook and rows of
+results lie in build/scale/, in a folder for each experiment with its settings.
 """
 
 import argparse
-import shutil
+import os
 import sys
 from pathlib import Path
 
+import nbformat
+import papermill
+
 from build import HERE
-from course import execute
+from course import errors
 from pulib import scale
 from pulib.data import BUILD, DataError
 
@@ -26,7 +29,7 @@ def said(name: str, need: scale.Needs, here: float | None) -> str:
     """What an experiment needs, in lines."""
     one = need.chosen
     lines = [f"{name}: {len(one.arms)} methods, {one.seeds} run(s) of each, {one.settings['steps']:,} steps of {need.batch} images; {need.parameters / 1e6:.1f} M weights, {need.trained / 1e6:.1f} M trained"]
-    lines += [f"  {row['device']:14} {row['time']:>7}   {row['memory']} at most{'' if row['fits'] != 'no' else ', does not fit'}" for row in need.rows(here)]
+    lines += [f"  {row['device']:14} {row['time']:>7}   about {row['memory']}{'' if row['fits'] != 'no' else ', does not fit'}" for row in need.rows(here)]
     return "\n".join([*lines, *(f"  {problem}" for problem in need.problems)])
 
 
@@ -44,23 +47,24 @@ def main() -> int:
     args = parser.parse_args()
     if args.preset is None and not args.list:
         parser.error("name an experiment, or --list")
-    here, folder = scale.matrix_peak(), str(Path(args.folder).expanduser().resolve())
+    folder = str(Path(args.folder).expanduser().resolve())
     try:
-        for name in scale.EXPERIMENTS if args.list else [args.preset]:
-            need = scale.needs(scale.experiment(name, args.steps, args.samples, args.seeds, " ".join(args.arms)), folder)
-            print(said(name, need, here), flush=True)
-    except (DataError, ValueError) as error:
+        asked = {name: scale.experiment(name, args.steps, args.samples, args.seeds, " ".join(args.arms)) for name in (scale.EXPERIMENTS if args.list else [args.preset])}
+        here = scale.matrix_peak()
+        for name, chosen in asked.items():
+            print(said(name, scale.needs(chosen, folder), here), flush=True)
+    except (DataError, ImportError, ValueError) as error:
         parser.error(str(error))
     if args.list or args.dry:
         return 0
-    target = BUILD / "scale" / f"{args.preset}.ipynb"
+    out = BUILD / "scale" / f"{args.preset}_{scale.key(chosen).split('_')[-1]}"
+    out.mkdir(parents=True, exist_ok=True)
+    os.environ["PULIB_BUILD"] = str(out)  # where the notebook writes its rows
     parameters = dict(preset=args.preset, folder=folder, download=args.download, steps=args.steps, n_samples=args.samples, seeds=args.seeds, arms=" ".join(args.arms))
-    row = execute(SOURCE, target, parameters, timeout=None)
-    print(f"{target}: {row['status']} after {row['seconds']:.0f} s")
-    results = BUILD / "course" / f"{SOURCE.stem}.results.json"
-    if row["status"] == "ok":
-        shutil.copy(results, target.with_suffix(".results.json"))
-    return int(row["status"] != "ok")
+    papermill.execute_notebook(SOURCE, out / SOURCE.name, parameters, cwd=HERE, kernel_name="python3", log_output=False)
+    found = errors(nbformat.read(out / SOURCE.name, as_version=4))
+    print(f"{out / SOURCE.name}: {'; '.join(found) or 'ok'}; rows of results in {out / 'course' / f'{SOURCE.stem}.results.json'}")
+    return int(bool(found))
 
 
 if __name__ == "__main__":

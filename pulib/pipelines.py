@@ -121,7 +121,7 @@ license: {self.license}
 library_name: diffusers
 tags: [diffusion, {TAG}]
 ---
-# A diffusion model that leaves out what must not be generated
+# A diffusion model trained to draw fewer sensitive images
 
 **Data:** {self.data}
 

@@ -56,7 +56,8 @@ class Stoppable:
             self._end(signal.SIGTERM if self.pending is None else self.pending)
 
     def _arrived(self, number: int, frame) -> None:
-        if self.closed or (self.busy and self.pending is not None):
+        again = self.pending is not None and not (self.agree is not None and number == signal.SIGTERM)  # schedulers tell processes twice
+        if self.closed or (self.busy and again):
             self._forward(number)
         elif self.busy or self.agree is not None:
             self.pending = number

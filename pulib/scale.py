@@ -19,7 +19,7 @@ from .diffusion import NoisePredictor, cosine_schedule, linear_schedule, sample
 from .evaluation import Reading, load_judge, pool, ratio_to_oracle, read, report, ruler
 from .pipelines import load_pipeline, package
 from .runs import Checkpoints
-from .training import StepRecord, device, fill_weights, read_tensors
+from .training import StepRecord, device, fill_weights, processes, read_tensors
 
 SHIPPED = "weights/pipeline_even.safetensors"
 NETWORKS: dict[str, dict] = {  # arguments of diffusers' UNet2DModel, by name; those with a slash are on the hub
@@ -29,7 +29,7 @@ NETWORKS: dict[str, dict] = {  # arguments of diffusers' UNet2DModel, by name; t
     "google/ddpm-celebahq-256": dict(block_out_channels=(128, 128, 256, 256, 512, 512), layers_per_block=2, attends=(4,), attention_head_dim=None),
 }
 STABLE_DIFFUSION = "CompVis/stable-diffusion-v1-4"
-GPUS = {"H100": (989, 80), "A100": (312, 40), "RTX 4090": (165, 24), "T4": (65, 16)}  # matrix peak in half precision in TFLOP/s, by its maker; memory in GB
+GPUS = {"H100": (989, 80), "A100": (312, 40), "RTX 4090": (165, 24)}  # matrix peak in half precision in TFLOP/s, by its maker; memory in GB
 USED = {"cpu": 0.5}  # share of the peak that training reaches, as `tests/benchmarks/throughput.py` measures it
 RESAMPLES = (200, 50)  # for an interval of the Fréchet distance; fewer with the 512 features of a ResNet, of which each takes seconds
 SHORT = 500  # steps of a run that nobody minds to repeat
@@ -80,7 +80,7 @@ class Experiment:
 PAPER = dict(lr=1e-4, warmup=500, clip_norm=1.0, stratified=True, ema=0.999, cap=8.0, compile=True)  # the paper's but for EMA and strata; its clip has the summed loss
 SCRATCH, TUNED = ("oracle", "unsupervised", "supervised", "pu_paper", "pu_sieved"), ("oracle", "unsupervised", "supervised", "pu_paper", "pu_pushed")
 DRAWN = ("network", "prompts", "counts", "drawing")  # fields that U and S depend on where Stable Diffusion draws them
-JUDGED = ("images", "size", "judge_steps", *DRAWN)  # and the judge
+JUDGED = ("images", "size", "judge_steps")  # and that the judge does, beside them
 TRAINED = tuple(arm for arm in rivals.ESTIMATORS if arm not in ("rejection", "guidance", "safe_denoiser"))  # the others add something while drawing
 DDPM, DDIM = dict(steps=1000, eta=1.0), dict(steps=50)
 
@@ -115,7 +115,7 @@ def experiment(name: str, steps: int = 0, n_samples: int = 0, seeds: int = 0, ar
         raise ValueError(f"preset must be one of {', '.join(EXPERIMENTS)}; got {name!r}")
     for count, value in (("steps", steps), ("n_samples", n_samples), ("seeds", seeds)):
         check_count(value, count, 0)
-    base, asked = EXPERIMENTS[name], tuple(arms.split())
+    base, asked = EXPERIMENTS[name], tuple(dict.fromkeys(arms.split()))
     unknown = [arm for arm in asked if arm not in TRAINED]
     if unknown:
         raise ValueError(f"arms must be of {', '.join(TRAINED)}; got {', '.join(unknown)}")
@@ -196,16 +196,36 @@ class Needs:
         return self.chosen.settings["batch_unlabeled"] + self.chosen.settings["batch_sensitive"]
 
     @property
+    def steps(self) -> int:
+        """Training steps, as many as cost the same: with gradient checkpointing a step has four calls' work, not three."""
+        return self.chosen.settings["steps"] * (4 if self.chosen.checkpointing else 3) // 3
+
+    @property
+    def calls(self) -> int:
+        """Network calls of a drawing, each counted twice: they are made in full precision, at about half the speed."""
+        drawing = self.chosen.drawing
+        return 2 * (drawing["steps"] if "steps" in drawing else 2 * drawing["num_inference_steps"])  # Stable Diffusion's with and without the prompt
+
+    @property
+    def drawings(self) -> int:
+        """Drawings of a run, with its share of those that U, S and the judge need where Stable Diffusion draws them."""
+        normal, hidden, sensitive, heldout, judged = self.chosen.counts
+        made = normal + hidden + sensitive + 2 * (heldout + judged) if self.chosen.images == "prompts" else 0
+        return self.chosen.n_samples + made // self.runs
+
+    @property
+    def runs(self) -> int:
+        return len(self.chosen.arms) * self.chosen.seeds
+
+    @property
     def memory(self) -> int:
-        """Bytes on the device while it trains, at most; see `training_bytes`."""
+        """Bytes on the device while it trains, about; see `training_bytes`."""
         frozen_bytes = 2 if self.chosen.rank else 4
         return training_bytes(self.trained, self.parameters - self.trained, self.batch, self.activations, frozen_bytes) + self.image_bytes
 
     def hours(self, tflops: float, used: float = ASSUMED) -> float:
-        """Of all runs, training and drawing, on a device of that matrix peak (Stable Diffusion calls its network twice for each step)."""
-        one = self.chosen
-        calls = one.drawing["steps"] if one.images != "prompts" else 2 * one.drawing["num_inference_steps"]
-        return one.seeds * len(one.arms) * device_hours(self.flops, one.settings["steps"], self.batch, one.n_samples, calls, tflops, used)
+        """Of all runs, training and drawing, on a device of that matrix peak, without judge and sieve."""
+        return self.runs * device_hours(self.flops, self.steps, self.batch, self.drawings, self.calls, tflops, used)
 
     def rows(self, here: float | None = None) -> list[dict]:
         """For `plots.table`: time and memory on the named GPUs, and with a peak that was measured here, in TFLOP/s."""
@@ -219,11 +239,11 @@ class Needs:
 
 def in_words(hours: float) -> str:
     """A time as one would say it."""
-    return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"
+    return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h" if hours >= 1 else f"{round(60 * hours)} min" if hours >= 1 / 60 else "< 1 min"
 
 
 def training_bytes(trained: int, frozen: int, batch: int, activations: int, frozen_bytes: int = 4) -> int:
-    """Bytes that training with Adam and a moving average needs at most, images aside.
+    """Bytes of weights and activations while training with Adam and a moving average; images and the device's work space come on top.
 
     Of each trained weight the weight, its gradient, two moments of Adam and its average, 4 bytes each; each frozen one once; and what the
     backward pass keeps of each image of a batch.
@@ -340,9 +360,10 @@ def at_hand(source: Path | str) -> bool:
 
 
 @lru_cache
-def matrix_peak(size: int = 2048, repeats: int = 5) -> float:
+def matrix_peak(repeats: int = 5) -> float:
     """TFLOP/s of matrix products on this machine's device, in half precision on a GPU: the fastest of some."""
     where = device()
+    size = 2048 if where.type == "cpu" else 8192
     kind = torch.bfloat16 if where.type == "cuda" else torch.float32
     a, best = torch.ones(size, size, device=where, dtype=kind), math.inf
     for _ in range(repeats):
@@ -395,15 +416,18 @@ class Ready:
         return Path(folder) / f"{key(self.chosen)}_{arm}_{seed}" if lasting else None
 
     def drawings(self, arm: str, model: NoisePredictor, seed: int = 0, folder: Path | str | None = None) -> Tensor:
-        """The experiment's drawings of an arm's run, [n, c, h, w] in [-1, 1]; kept beside its checkpoints where there are any."""
+        """The experiment's drawings of an arm's run, [n, c, h, w] in [-1, 1]; kept beside its checkpoints where there are any, for these weights."""
         n, kept = self.chosen.n_samples, self._kept(arm, seed, folder)
-        return self.draw(model, n, seed) if kept is None else kept_images(kept / f"drawings_{n}.safetensors", partial(self.draw, model, n, seed))
+        if kept is None:
+            return self.draw(model, n, seed)
+        weights = hashlib.sha256(b"".join(p.detach().float().cpu().numpy().tobytes() for name, p in model.named_parameters() if name in model.trainable))
+        return kept_images(kept / f"drawings_{n}_{weights.hexdigest()[:10]}.safetensors", partial(self.draw, model, n, seed))
 
     def draw(self, model: NoisePredictor, n: int, seed: int = 0) -> Tensor:
         """`n` images from a model as the judge sees them, on the CPU; the same noise for all models."""
         chosen = self.chosen
         if self.prompted is not None:
-            return prompts.draw(self.prompted.pipe_with(model), chosen.prompts[2], n, 1000 + seed, **chosen.drawing)
+            return prompts.draw(self.prompted.pipe_with(model).to(device()), chosen.prompts[2], n, 1000 + seed, **chosen.drawing)
         shape = (chosen.channels, chosen.size, chosen.size)
         batch = max(1, min(250, 250 * 32**2 // chosen.size**2))
         return _judged(sample(model, n, model.schedule, shape=shape, seed=1000 + seed, batch=batch, **chosen.drawing), chosen)
@@ -433,10 +457,17 @@ def ready(chosen: Experiment, folder: Path | str, download: bool = False) -> Rea
 
     What takes long (a judge, drawings of Stable Diffusion) is kept in `folder`, and read from there the next time.
 
+    In several processes the first makes what the others read.
+
     Raises:
-        DataError: something is missing and cannot be had.
+        DataError: something is missing and cannot be had, or the judge tells nothing.
     """
-    folder, prompted = Path(folder), None
+    with processes().main_process_first():
+        return _ready(chosen, Path(folder), download)
+
+
+def _ready(chosen: Experiment, folder: Path, download: bool) -> Ready:
+    prompted = None
     if chosen.images == "digits":
         split, judge = load_pu("even"), load_judge()
         training = _padded(split, chosen.size)
@@ -445,20 +476,24 @@ def ready(chosen: Experiment, folder: Path | str, download: bool = False) -> Rea
         prompted = prompts.load_prompted(chosen.network, chosen.prompts[2], chosen.rank, dtype)
         prompted.pipe.to(device())
         split, for_judge = _drawn_split(chosen, prompted, folder)
-        judge = _kept_judge(folder / f"judge_{key(chosen, *JUDGED)}.safetensors", *for_judge, 2, chosen.judge_steps, True)
+        judge = _kept_judge(_judge_file(chosen, folder, *DRAWN), *for_judge, 2, chosen.judge_steps, True)
+        if device().type == "cuda":
+            prompted.pipe.unet.to(memory_format=torch.channels_last)  # as `fit` has it, which then needs no copy
         latents = [prompted.encode(x) for x in (split.unlabeled, split.sensitive, split.heldout_normal, split.heldout_sensitive)]
         training = replace(split, **dict(zip(("unlabeled", "sensitive", "heldout_normal", "heldout_sensitive"), latents)))
+        prompted.pipe.vae.to("cpu")  # until there is something to draw
+        prompted.pipe.text_encoder.to("cpu")
     else:
         split = training = sets.load_set(chosen.images, folder, download)
         room = max(1000, int(2e9 / split.unlabeled[0].numel() / 4))
-        path, known = folder / f"judge_{key(chosen, *JUDGED)}.safetensors", sets.PRESETS[chosen.images]
+        path, known = _judge_file(chosen, folder), sets.PRESETS[chosen.images]
         n_classes = 2 if known.source == "CelebA" else 10
         images, labels = (None, None) if path.exists() else sets.load_labeled(known, folder, room)
         judge = _kept_judge(path, images, labels, n_classes, chosen.judge_steps, known.source != "MNIST")
     errors = ruler(judge, split).errors
     if sum(errors) >= 1:
         raise DataError(f"the judge does not tell normal from sensitive images: it is wrong on {errors[0]:.0%} and {errors[1]:.0%}; more judge_steps may help")
-    found = _sieve(chosen, split) if set(chosen.arms) & set(rivals.SIEVING) else None
+    found = _sieve(chosen, split, folder) if set(chosen.arms) & set(rivals.SIEVING) else None
     return Ready(chosen, split, training, judge, found, prompted, None if chosen.images == "digits" else judges.inception())
 
 
@@ -473,11 +508,22 @@ def _judged(images: Tensor, chosen: Experiment) -> Tensor:
     return images[..., edge : chosen.size - edge, edge : chosen.size - edge]
 
 
-def _sieve(chosen: Experiment, split: PUSplit) -> rivals.Sieve:
+def _sieve(chosen: Experiment, split: PUSplit, folder: Path) -> rivals.Sieve:
+    """The sieve, whose probabilities are kept but for digits: on a GPU another training would let other images pass."""
     if chosen.images == "digits":
         return rivals.sieve(split.unlabeled, split.sensitive, split.prior)
-    weights, mirrored = judges.pretrained_resnet(), not chosen.images.startswith("mnist")
-    return judges.colour_sieve(split.unlabeled, split.sensitive, split.prior, steps=chosen.sieve_steps, weights=weights, flip=mirrored)
+    weights = judges.pretrained_resnet()
+    path = folder / f"sieve_{key(chosen, 'images', 'size', 'sieve_steps', *(DRAWN if chosen.images == 'prompts' else ()))}{'_imagenet' if weights else ''}.safetensors"
+    if not path.exists():
+        mirrored = not chosen.images.startswith("mnist")
+        found = judges.colour_sieve(split.unlabeled, split.sensitive, split.prior, steps=chosen.sieve_steps, weights=weights, flip=mirrored)
+        write_atomic(path, save({"unlabeled": found.unlabeled, "sensitive": found.sensitive, "threshold": torch.tensor(found.threshold)}))
+    kept = load_file(path)
+    return rivals.Sieve(kept["unlabeled"], kept["sensitive"], kept["threshold"].item(), None, None, split.prior)  # for training alone: it judges nothing new
+
+
+def _judge_file(chosen: Experiment, folder: Path, *more: str) -> Path:
+    return folder / f"judge_{key(chosen, *JUDGED, *more)}{'_imagenet' if judges.pretrained_resnet() else ''}.safetensors"
 
 
 def _kept_judge(path: Path, images: Tensor | None, labels: Tensor | None, n_classes: int, steps: int, flip: bool) -> nn.Module:

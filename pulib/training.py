@@ -12,13 +12,14 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -154,8 +155,8 @@ def fit(
     `model` is not changed; the trained weights are the moving average in each record's `model`
     (the same object every time, on the accelerator's device; a copy to keep is `copy.deepcopy`).
 
-    Weights that need no gradient, where others do, are shared with `model`, and neither averaged nor written into checkpoints: so a
-    large network with LoRA layers costs little more than itself.
+    Weights that need no gradient, where others do, are neither copied (but to the device, or into its order in memory), averaged nor
+    written into checkpoints: so a large network with LoRA layers costs little more than itself.
 
     In several processes (`torchrun`, `accelerate launch`) each takes its part of every batch, and the run is the same as in one, up to
     rounding: batches, noise and the risk are those of the whole batch (see `together`).
@@ -193,6 +194,10 @@ def fit(
     parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, fused=device.type == "cuda")
     start, running = 0, RunningLevels(len(model.schedule))
+    if accelerator.num_processes > 1:
+        mine = int(_digest({"u": unlabeled.cpu()} | ({} if sensitive is None else {"s": sensitive.cpu()}))[:12], 16)
+        if len(set(accelerator.gather(torch.tensor([mine], device=device)).tolist())) > 1:
+            raise ValueError("unlabeled and sensitive must be the same images in all processes, each of which takes its part of a batch; they differ")
     if checkpoint is not None:
         task = _task(model, unlabeled, sensitive, objective, settings, weights)
         accelerator.wait_for_everyone()  # another process may still be writing it
@@ -237,7 +242,7 @@ def fit(
 
     def any_told(told: bool) -> bool:
         """Asks the other processes, which makes a GPU wait: there only after every tenth step."""
-        return (device.type == "cpu" or done % 10 == 0) and bool(accelerator.reduce(torch.tensor(float(told), device=device)) > 0)
+        return (device.type == "cpu" or done % 10 == 0 or done == settings.steps) and bool(accelerator.reduce(torch.tensor(float(told), device=device)) > 0)
 
     with Stoppable(save, any_told if accelerator.num_processes > 1 else None) as stoppable:
         for step in range(start, settings.steps):
@@ -248,7 +253,7 @@ def fit(
                 loss_u, loss_s = _weighted(loss_u, loss_s, weights, settings, step)
                 risk = objective(loss_u, loss_s, *priors)
                 failed = torch.where(torch.isfinite(risk.detach()) | (failed > 0), failed, step + 1)
-                if device.type == "cpu" or (step + 1) % CHECK_EVERY == 0:
+                if device.type == "cpu" or step == start or (step + 1) % CHECK_EVERY == 0:
                     check()
                 optimizer.zero_grad()
                 if settings.budget is None or sensitive is None:
@@ -269,7 +274,8 @@ def _copies(model: NoisePredictor, device: torch.device) -> tuple[NoisePredictor
     """The average and the model to train, on the device; they share the weights that are not trained, and `model` knows which are."""
     names = _trainable(model)
     shared = {id(p): nn.Parameter(p.detach().to(device), False) for name, p in model.named_parameters() if name not in names}
-    order = {"memory_format": torch.channels_last} if device.type == "cuda" else {}  # on CPUs it made diffusers' networks 5 % slower
+    flat = all(p.ndim < 5 for p in model.parameters())  # no other network has such an order
+    order = {"memory_format": torch.channels_last} if device.type == "cuda" and flat else {}  # on CPUs it made diffusers' networks 5 % slower
     averaged, trained = (copy.deepcopy(model, dict(shared)).to(device, **order) for _ in range(2))
     for name, p in trained.named_parameters():
         p.requires_grad_(name in names)
@@ -365,7 +371,7 @@ def _backward_within_budget(accelerator: Accelerator, risk: Tensor, loss_u: Tens
         grads.append(torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]))
     kept = within_budget(grads[1], grads[0], budget)
     for p, g in zip(parameters, kept.split([p.numel() for p in parameters])):
-        p.grad = g.view_as(p)
+        p.grad = torch.empty_like(p).copy_(g.view_as(p))  # in the order in memory that the weight has
 
 
 def within_budget(grad_u: Tensor, grad_s: Tensor, budget: float) -> Tensor:
@@ -575,12 +581,18 @@ def _check_images(unlabeled: Tensor, sensitive: Tensor | None) -> None:
         )
 
 
+def processes() -> PartialState:
+    """The processes that train together (`torchrun`, `accelerate launch`), or the one; one of them may prepare for hours while others wait."""
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(hours=12))
+
+
 def device() -> torch.device:
     """Where `fit` trains: a CUDA or Apple GPU if there is one, otherwise the CPU."""
     return _accelerator("no").device
 
 
 def _accelerator(precision: str) -> Accelerator:
+    processes()
     AcceleratorState._reset_state(reset_partial_state=False)  # one process may train in several precisions
     if precision == "auto":
         native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -666,6 +678,10 @@ def load_checkpoint(
         index, name = key.split(".")
         state["state"].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(state)
+    for p, kept in optimizer.state.items():  # in the order in memory that the weight has, which a fused optimiser takes for granted
+        for name, value in kept.items():
+            if name != "step" and value.shape == p.shape:
+                kept[name] = torch.empty_like(p).copy_(value)
     if levels is not None and "levels" in tensors:
         levels.means = tensors["levels"]
     if scaler and facts["scaler"]:
@@ -812,7 +828,7 @@ def _digest(tensors: dict[str, Tensor], text: str = "") -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)  # bytes, as numpy knows no bfloat16
+        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)  # bytes, as numpy knows no bfloat16
     return digest.hexdigest()
 
 

@@ -13,9 +13,18 @@ from torch import nn
 
 from pulib import diffusion, training
 from pulib.data import DataError
-from pulib.diffusion import NoisePredictor, cosine_schedule
+from pulib.diffusion import NoisePredictor, cosine_schedule, linear_schedule
 from pulib.risk import pu_risk, supervised_risk, unsupervised_risk
-from pulib.training import Settings, fit, learning_rate, new_model
+from pulib.training import (
+    CheckpointError,
+    Settings,
+    fit,
+    learning_rate,
+    load_checkpoint,
+    new_model,
+    read_tensors,
+    save_checkpoint,
+)
 
 STEPS, EVERY = 9, 3
 UNLABELED = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -536,3 +545,62 @@ def test_fit_keeps_to_its_budget():
     assert run(exact_pu, budget=1e6) == pytest.approx(plain, rel=1e-3)
     assert run(exact_pu, budget=1e-6) == pytest.approx(alone, rel=1e-3)
     assert plain[-1] != pytest.approx(alone[-1], rel=1e-2)
+
+
+def test_a_resumed_optimiser_has_its_moments_in_the_order_that_the_weights_have(tmp_path):
+    """A fused step takes that for granted, and moves weights wrongly where it is not so."""
+    settings = Settings(4, warmup=1)
+
+    def made():
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(3, 8, 3, padding=1).to(memory_format=torch.channels_last)
+        return network, torch.optim.AdamW(network.parameters(), lr=1e-2, fused=True)
+
+    def step(network, optimizer, seed):
+        network(torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    whole, first = made(), made()
+    for seed in range(4):
+        step(*whole, seed)
+    for seed in range(2):
+        step(*first, seed)
+    save_checkpoint(tmp_path / "run", first[0], copy.deepcopy(first[0]), first[1], settings, {}, 2)
+    network, optimizer = made()
+    step(network, optimizer, 9)  # has other moments
+    content = read_tensors((tmp_path / "run").read_bytes(), tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run", *content, network, copy.deepcopy(network), optimizer, settings, {}) == 2
+    assert all(state["exp_avg"].stride() == p.stride() for p, state in optimizer.state.items())
+    for seed in (2, 3):
+        step(network, optimizer, seed)
+    assert torch.equal(network.weight, whole[0].weight)
+
+
+SOME = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_frozen_weights_are_shared_and_not_saved(tmp_path):
+    class Adapted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base, self.more = torch.nn.Conv2d(1, 1, 3, padding=1), torch.nn.Conv2d(1, 1, 1)
+            self.base.requires_grad_(False)
+
+        def forward(self, xt, t):
+            return self.base(xt) + self.more(xt)
+
+    model = NoisePredictor(Adapted(), linear_schedule(20), "eps")
+    path = tmp_path / "run.checkpoint"
+    for record in fit(model, SOME, unsupervised_risk, Settings(3, batch_unlabeled=4, warmup=1, lr=0.1), checkpoint=path):
+        pass
+    tuned = record.model.network
+    assert tuned.base.weight.data_ptr() == model.network.base.weight.data_ptr()
+    assert not torch.equal(tuned.more.weight, model.network.more.weight)
+    assert not any("base" in name for name in read_tensors(path.read_bytes(), path)[0])
+    for again in fit(record.model, SOME, unsupervised_risk, Settings(2, batch_unlabeled=4, warmup=1, lr=0.1)):  # an average, where all is frozen
+        pass
+    assert torch.equal(again.model.network.base.weight, tuned.base.weight) and not torch.equal(again.model.network.more.weight, tuned.more.weight)
+    torch.nn.init.zeros_(model.network.base.weight)
+    with pytest.raises(CheckpointError, match="weights that are not trained"):
+        next(fit(model, SOME, unsupervised_risk, Settings(3, batch_unlabeled=4, warmup=1, lr=0.1), checkpoint=path))
