@@ -11,11 +11,13 @@ results lie in build/scale/, in a folder for each experiment with its settings.
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
 import nbformat
 import papermill
+import psutil  # comes with ipykernel
 
 from build import HERE
 from course import errors
@@ -31,6 +33,12 @@ def said(name: str, need: scale.Needs, here: float | None) -> str:
     lines = [f"{name}: {len(one.arms)} methods, {one.seeds} run(s) of each, {one.settings['steps']:,} steps of {need.batch} images; {need.parameters / 1e6:.1f} M weights, {need.trained / 1e6:.1f} M trained"]
     lines += [f"  {row['device']:14} {row['time']:>7}   about {row['memory']}{'' if row['fits'] != 'no' else ', does not fit'}" for row in need.rows(here)]
     return "\n".join([*lines, *(f"  {problem}" for problem in need.problems)])
+
+
+def interrupt(*_: object) -> None:
+    """Tell the kernel, which has no terminal, to stop: what trains there saves first, and the cell ends with an error."""
+    for child in psutil.Process().children(recursive=True):
+        child.send_signal(signal.SIGINT)
 
 
 def main() -> int:
@@ -61,7 +69,13 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     os.environ["PULIB_BUILD"] = str(out)  # where the notebook writes its rows
     parameters = dict(preset=args.preset, folder=folder, download=args.download, steps=args.steps, n_samples=args.samples, seeds=args.seeds, arms=" ".join(args.arms))
-    papermill.execute_notebook(SOURCE, out / SOURCE.name, parameters, cwd=HERE, kernel_name="python3", log_output=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    try:
+        papermill.execute_notebook(SOURCE, out / SOURCE.name, parameters, cwd=HERE, kernel_name="python3", log_output=False)
+    except papermill.PapermillExecutionError as error:
+        print(f"{out / SOURCE.name} ended with {error.ename}: {error.evalue}; what was trained is kept, and the same command goes on from there")
+        return 1
     found = errors(nbformat.read(out / SOURCE.name, as_version=4))
     print(f"{out / SOURCE.name}: {'; '.join(found) or 'ok'}; rows of results in {out / 'course' / f'{SOURCE.stem}.results.json'}")
     return int(bool(found))
