@@ -105,10 +105,11 @@ def live(frames: DrawFrames, label: str, value: float, low: float, high: float, 
 
 
 def _try_ends(draw: Draw, view: w.HTML, low: float, high: float) -> None:
-    """Where PULIB_TRY_SLIDERS is set, as in tests, nobody moves the slider: look at its ends, and show the error of a broken one."""
+    """Where PULIB_TRY_SLIDERS is set, as in tests, nobody moves the slider: look at its ends, and raise the error that a broken one would show."""
     if os.environ.get("PULIB_TRY_SLIDERS"):
-        broken = [shown for end in (low, high) if 'role="alert"' in (shown := safe_html(draw, end))]
-        view.value = broken[0] if broken else view.value
+        for shown in (view.value, *(safe_html(draw, end) for end in (low, high))):
+            if 'role="alert"' in shown:
+                raise RuntimeError(f"a slider shows {shown}")
 
 
 def _box(draw: Draw, parts: list[w.Widget]) -> w.VBox:
