@@ -31,6 +31,9 @@ KINDS: dict[str, frozenset[int]] = {  # the normal labels, by name; those of the
     "stl10-animals": frozenset({1, 3, 4, 5, 6, 7}),
     "celeba-male": frozenset({1}),
     "celeba-female": frozenset({0}),
+    "twos": frozenset({2}),
+    "zeros": frozenset({0}),
+    "upright": frozenset({0}),  # digits by slant: 1 is slanted
     "prompts": frozenset({0}),  # of two prompts, drawings of the first
 }
 
@@ -113,7 +116,17 @@ def load_digits() -> tuple[Tensor, Tensor]:
     """
     with np.load(io.BytesIO(read_verified(DIGITS_FILE)), allow_pickle=False) as arrays:
         images, digits = arrays["images"], arrays["digits"]
-    return torch.from_numpy(images).float().div(127.5).sub(1).unsqueeze(1), torch.from_numpy(digits).long()
+    return to_images(torch.from_numpy(images)).unsqueeze(1), torch.from_numpy(digits).long()
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as files hold them, uint8 in 0 … 255; what is beyond is cut."""
+    return images.clamp(-1, 1).add(1).mul(127.5).round().byte()
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """The images, float32 in [-1, 1], of pixels in 0 … 255."""
+    return pixels.float() / 127.5 - 1
 
 
 def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchvision.models import ResNet18_Weights, resnet18
 
-from .data import DataError, check_count, sha256
+from .data import DataError, check_count, sha256, to_bytes
 from .evaluation import frechet_distance
 from .prior import FOLD_SEED, Scores, classifier_risk
 from .rivals import Sieve, check_sievable, sieve_from
@@ -135,7 +135,7 @@ def fid(samples: Tensor, reference: Tensor, extractor: nn.Module, batch: int = 6
 
 def _as_bytes(images: Tensor) -> Tensor:
     """[n, c, h, w] in [-1, 1] -> uint8 [n, 3, h, w] in 0 … 255, as they are in files."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
+    return to_bytes(images.float()).expand(-1, 3, -1, -1)
 
 
 # --------------------------------------------------------------------------------------------- the judge

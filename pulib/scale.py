@@ -14,12 +14,24 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from . import judges, prompts, rivals, sets
-from .data import DATA, DataError, PUSplit, check_count, is_normal, load_pu, make_split, read_verified, write_atomic
+from .data import (
+    DATA,
+    DataError,
+    PUSplit,
+    check_count,
+    is_normal,
+    load_pu,
+    make_split,
+    read_verified,
+    to_bytes,
+    to_images,
+    write_atomic,
+)
 from .diffusion import NoisePredictor, cosine_schedule, linear_schedule, sample
 from .evaluation import Reading, load_judge, pool, ratio_to_oracle, read, report, ruler
 from .pipelines import load_pipeline, package
 from .runs import Checkpoints
-from .training import StepRecord, device, fill_weights, processes, read_tensors
+from .training import StepRecord, best_precision, device, digest_of, fill_weights, processes, read_tensors
 
 SHIPPED = "weights/pipeline_even.safetensors"
 NETWORKS: dict[str, dict] = {  # arguments of diffusers' UNet2DModel, by name; those with a slash are on the hub
@@ -28,6 +40,7 @@ NETWORKS: dict[str, dict] = {  # arguments of diffusers' UNet2DModel, by name; t
     "google/ddpm-cifar10-32": dict(block_out_channels=(128, 256, 256, 256), layers_per_block=2, attends=(1,), attention_head_dim=None),
     "google/ddpm-celebahq-256": dict(block_out_channels=(128, 128, 256, 256, 512, 512), layers_per_block=2, attends=(4,), attention_head_dim=None),
 }
+SIZES = {"cuda": (4096, 8192, 16384), "mps": (1024, 2048, 4096), "cpu": (512, 1024, 2048)}  # of the square matrices of `matrix_peak`
 STABLE_DIFFUSION = "CompVis/stable-diffusion-v1-4"
 GPUS = {"H100": (989, 80), "A100": (312, 40), "RTX 4090": (165, 24)}  # matrix peak in half precision in TFLOP/s, by its maker; memory in GB
 USED = {"cpu": 0.5}  # share of the peak that training reaches, as `tests/benchmarks/throughput.py` measures it
@@ -80,7 +93,6 @@ class Experiment:
 PAPER = dict(lr=1e-4, warmup=500, clip_norm=1.0, stratified=True, ema=0.999, cap=8.0, compile=True)  # the paper's but for EMA and strata; its clip has the summed loss
 SCRATCH, TUNED = ("oracle", "unsupervised", "supervised", "pu_paper", "pu_sieved"), ("oracle", "unsupervised", "supervised", "pu_paper", "pu_pushed")
 DRAWN = ("network", "prompts", "counts", "drawing")  # fields that U and S depend on where Stable Diffusion draws them
-JUDGED = ("images", "size", "judge_steps")  # and that the judge does, beside them
 TRAINED = tuple(arm for arm in rivals.ESTIMATORS if arm not in ("rejection", "guidance", "safe_denoiser"))  # the others add something while drawing
 DDPM, DDIM = dict(steps=1000, eta=1.0), dict(steps=50)
 
@@ -137,15 +149,21 @@ def new_network(name: str, size: int, channels: int, seed: int = 0) -> nn.Module
     """
     if name not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}; got {name!r}")
-    plan = dict(NETWORKS[name])
-    attends, n = plan.pop("attends"), len(plan["block_out_channels"])
-    if size % 2 ** (n - 1):
-        raise ValueError(f"size must be a multiple of {2 ** (n - 1)} for the network {name!r}; got {size}")
-    down = ["AttnDownBlock2D" if i in attends else "DownBlock2D" for i in range(n)]
-    up = ["AttnUpBlock2D" if i in attends else "UpBlock2D" for i in reversed(range(n))]
+    levels = len(NETWORKS[name]["block_out_channels"])
+    if size % 2 ** (levels - 1):
+        raise ValueError(f"size must be a multiple of {2 ** (levels - 1)} for the network {name!r}; got {size}")
+    return unet(NETWORKS[name], size, channels, seed)
+
+
+def unet(plan: dict, size: int, channels: int, seed: int = 0) -> nn.Module:
+    """A UNet2DModel with fresh weights from arguments as in `NETWORKS`; "attends" are the levels with attention."""
+    arguments = {name: value for name, value in plan.items() if name != "attends"}
+    n = len(plan["block_out_channels"])
+    down = ["AttnDownBlock2D" if i in plan["attends"] else "DownBlock2D" for i in range(n)]
+    up = ["AttnUpBlock2D" if i in plan["attends"] else "UpBlock2D" for i in reversed(range(n))]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(check_count(seed, "seed", 0))
-        return package("diffusers").UNet2DModel(size, channels, channels, down_block_types=down, up_block_types=up, **plan)
+        return package("diffusers").UNet2DModel(size, channels, channels, down_block_types=down, up_block_types=up, **arguments)
 
 
 def shipped_model() -> NoisePredictor:
@@ -360,17 +378,26 @@ def at_hand(source: Path | str) -> bool:
 
 
 @lru_cache
-def matrix_peak(repeats: int = 5) -> float:
-    """TFLOP/s of matrix products on this machine's device, in half precision on a GPU: the fastest of some."""
-    where = device()
-    size = 2048 if where.type == "cpu" else 8192
-    kind = torch.bfloat16 if where.type == "cuda" else torch.float32
-    a, best = torch.ones(size, size, device=where, dtype=kind), math.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()  # which waits until it is there
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best / 1e12
+def matrix_peak(seconds: float = 0.1) -> float:
+    """TFLOP/s of the best of a few products of square matrices on this machine's device, in bf16 where a GPU has it; `seconds` for each size."""
+    where, rates = device(), []
+    for n in SIZES[where.type]:
+        a, b = torch.randn(2, n, n, device=where, dtype=torch.bfloat16 if best_precision() == "bf16" else torch.float32)
+        fastest, end = math.inf, time.perf_counter() + seconds
+        while fastest == math.inf or time.perf_counter() < end:
+            start = time.perf_counter()
+            for _ in range(2):
+                a @ b
+            wait(where)
+            fastest = min(fastest, (time.perf_counter() - start) / 2)
+        rates.append(2 * n**3 / fastest)
+    return max(rates) / 1e12
+
+
+def wait(where: torch.device) -> None:
+    """Until a device has done what it was told."""
+    if where.type != "cpu":
+        torch.accelerator.synchronize(where)
 
 
 # ------------------------------------------------------------------------------------------------- to run it
@@ -408,7 +435,8 @@ class Ready:
     def fit(self, arm: str, seed: int = 0, folder: Path | str | None = None) -> Iterator[StepRecord]:
         """Train an arm; see `training.fit`. With a folder, a run of more than `SHORT` steps keeps checkpoints there, and goes on from them."""
         task = rivals.estimator(arm, self.training, found=self.found, start=self.start(seed), scratch=not self.chosen.pretrained)
-        return task.fit(self.chosen.settings | {"seed": seed}, self._kept(arm, seed, folder) and Checkpoints(self._kept(arm, seed, folder)))
+        kept = self._kept(arm, seed, folder)
+        return task.fit(self.chosen.settings | {"seed": seed}, None if kept is None else Checkpoints(kept))
 
     def _kept(self, arm: str, seed: int, folder: Path | str | None) -> Path | None:
         """Where a run that lasts is kept."""
@@ -420,8 +448,8 @@ class Ready:
         n, kept = self.chosen.n_samples, self._kept(arm, seed, folder)
         if kept is None:
             return self.draw(model, n, seed)
-        weights = hashlib.sha256(b"".join(p.detach().float().cpu().numpy().tobytes() for name, p in model.named_parameters() if name in model.trainable))
-        return kept_images(kept / f"drawings_{n}_{weights.hexdigest()[:10]}.safetensors", partial(self.draw, model, n, seed))
+        weights = digest_of({name: p.detach().cpu() for name, p in model.named_parameters() if name in model.trainable})
+        return kept_images(kept / f"drawings_{n}_{weights[:10]}.safetensors", partial(self.draw, model, n, seed))
 
     def draw(self, model: NoisePredictor, n: int, seed: int = 0) -> Tensor:
         """`n` images from a model as the judge sees them, on the CPU; the same noise for all models."""
@@ -476,20 +504,17 @@ def _ready(chosen: Experiment, folder: Path, download: bool) -> Ready:
         prompted = prompts.load_prompted(chosen.network, chosen.prompts[2], chosen.rank, dtype)
         prompted.pipe.to(device())
         split, for_judge = _drawn_split(chosen, prompted, folder)
-        judge = _kept_judge(_judge_file(chosen, folder, *DRAWN), *for_judge, 2, chosen.judge_steps, True)
+        judge = _kept_judge(chosen, folder, lambda: for_judge, 2)
         if device().type == "cuda":
             prompted.pipe.unet.to(memory_format=torch.channels_last)  # as `fit` has it, which then needs no copy
-        latents = [prompted.encode(x) for x in (split.unlabeled, split.sensitive, split.heldout_normal, split.heldout_sensitive)]
-        training = replace(split, **dict(zip(("unlabeled", "sensitive", "heldout_normal", "heldout_sensitive"), latents)))
+        training = _each(split, prompted.encode)
         prompted.pipe.vae.to("cpu")  # until there is something to draw
         prompted.pipe.text_encoder.to("cpu")
     else:
         split = training = sets.load_set(chosen.images, folder, download)
         room = max(1000, int(2e9 / split.unlabeled[0].numel() / 4))
-        path, known = _judge_file(chosen, folder), sets.PRESETS[chosen.images]
-        n_classes = 2 if known.source == "CelebA" else 10
-        images, labels = (None, None) if path.exists() else sets.load_labeled(known, folder, room)
-        judge = _kept_judge(path, images, labels, n_classes, chosen.judge_steps, known.source != "MNIST")
+        known = sets.PRESETS[chosen.images]
+        judge = _kept_judge(chosen, folder, lambda: sets.load_labeled(known, folder, room), 2 if known.source == "CelebA" else 10)
     errors = ruler(judge, split).errors
     if sum(errors) >= 1:
         raise DataError(f"the judge does not tell normal from sensitive images: it is wrong on {errors[0]:.0%} and {errors[1]:.0%}; more judge_steps may help")
@@ -499,8 +524,12 @@ def _ready(chosen: Experiment, folder: Path, download: bool) -> Ready:
 
 def _padded(split: PUSplit, size: int) -> PUSplit:
     edge = (size - split.unlabeled.shape[-1]) // 2
-    names = ("unlabeled", "sensitive", "heldout_normal", "heldout_sensitive")
-    return split if edge == 0 else replace(split, **{name: F.pad(getattr(split, name), [edge] * 4, value=-1.0) for name in names})
+    return split if edge == 0 else _each(split, lambda images: F.pad(images, [edge] * 4, value=-1.0))
+
+
+def _each(split: PUSplit, change: Callable[[Tensor], Tensor]) -> PUSplit:
+    """The split with its images changed."""
+    return replace(split, **{name: change(getattr(split, name)) for name in ("unlabeled", "sensitive", "heldout_normal", "heldout_sensitive")})
 
 
 def _judged(images: Tensor, chosen: Experiment) -> Tensor:
@@ -512,25 +541,31 @@ def _sieve(chosen: Experiment, split: PUSplit, folder: Path) -> rivals.Sieve:
     """The sieve, whose probabilities are kept but for digits: on a GPU another training would let other images pass."""
     if chosen.images == "digits":
         return rivals.sieve(split.unlabeled, split.sensitive, split.prior)
-    weights = judges.pretrained_resnet()
-    path = folder / f"sieve_{key(chosen, 'images', 'size', 'sieve_steps', *(DRAWN if chosen.images == 'prompts' else ()))}{'_imagenet' if weights else ''}.safetensors"
+    path, weights = _network_file(chosen, folder, "sieve")
     if not path.exists():
-        mirrored = not chosen.images.startswith("mnist")
-        found = judges.colour_sieve(split.unlabeled, split.sensitive, split.prior, steps=chosen.sieve_steps, weights=weights, flip=mirrored)
+        found = judges.colour_sieve(split.unlabeled, split.sensitive, split.prior, steps=chosen.sieve_steps, weights=weights, flip=_mirrored(chosen))
         write_atomic(path, save({"unlabeled": found.unlabeled, "sensitive": found.sensitive, "threshold": torch.tensor(found.threshold)}))
     kept = load_file(path)
     return rivals.Sieve(kept["unlabeled"], kept["sensitive"], kept["threshold"].item(), None, None, split.prior)  # for training alone: it judges nothing new
 
 
-def _judge_file(chosen: Experiment, folder: Path, *more: str) -> Path:
-    return folder / f"judge_{key(chosen, *JUDGED, *more)}{'_imagenet' if judges.pretrained_resnet() else ''}.safetensors"
-
-
-def _kept_judge(path: Path, images: Tensor | None, labels: Tensor | None, n_classes: int, steps: int, flip: bool) -> nn.Module:
-    """The judge of a file, which is made first where there is none."""
+def _kept_judge(chosen: Experiment, folder: Path, labeled: Callable[[], tuple[Tensor, Tensor]], n_classes: int) -> nn.Module:
+    """The judge of a file; trained first, on the images and labels that `labeled` gives, where there is none."""
+    path, weights = _network_file(chosen, folder, "judge")
     if not path.exists():
-        judges.save_judge(path, judges.fit_judge(images, labels, n_classes, steps, weights=judges.pretrained_resnet(), flip=flip))
+        judges.save_judge(path, judges.fit_judge(*labeled(), n_classes, chosen.judge_steps, weights=weights, flip=_mirrored(chosen)))
     return judges.load_judge_file(path).to(device())
+
+
+def _network_file(chosen: Experiment, folder: Path, what: str) -> tuple[Path, judges.Weights | None]:
+    """Where the "judge" or what the "sieve" says is kept, and the weights that it starts from."""
+    weights, drawn = judges.pretrained_resnet(), DRAWN if chosen.images == "prompts" else ()
+    return folder / f"{what}_{key(chosen, 'images', 'size', f'{what}_steps', *drawn)}{'_imagenet' if weights else ''}.safetensors", weights
+
+
+def _mirrored(chosen: Experiment) -> bool:
+    """Is a mirrored image as good as another? Not so for digits."""
+    return not chosen.images.startswith("mnist")
 
 
 def _drawn_split(chosen: Experiment, prompted: prompts.Prompted, folder: Path) -> tuple[PUSplit, tuple[Tensor, Tensor]]:
@@ -566,6 +601,5 @@ def framed(this: Ready, seen: Reading) -> Tensor:
 def kept_images(path: Path, make: Callable[[], Tensor]) -> Tensor:
     """Images [n, c, h, w] in [-1, 1] of a file; made first, and written whole or not at all, where there is none."""
     if not path.exists():
-        pixels = make().clamp(-1, 1).add(1).mul(127.5).round().byte()
-        write_atomic(path, save({"images": pixels.contiguous()}))
-    return load_file(path)["images"].float() / 127.5 - 1
+        write_atomic(path, save({"images": to_bytes(make()).contiguous()}))
+    return to_images(load_file(path)["images"])

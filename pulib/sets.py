@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import islice
@@ -89,10 +90,7 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
         DataError: files are missing or damaged, or cannot be fetched.
     """
     preset = _preset(preset)
-    labels, part = {}, {}
-    for which in ("train", "test"):
-        part[which] = _opened(preset, folder, which, download)
-        labels[which] = torch.as_tensor(SOURCES[preset.source][1](part[which])).long().flatten()
+    part, labels = _parts(preset, folder, download)
     (_, u), (_, candidates), *heldout = _drawn(preset, labels, seed)
     shape = _colour(preset.size)
 
@@ -102,7 +100,7 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
             image.copy_(shape(part[which][row][0]))
         return images
 
-    try:
+    with _reading(preset, folder):
         unlabeled = read("train", u)
         in_u = {_digest(image) for image in unlabeled}
         new = (row for row in candidates.tolist() if _digest(shape(part["train"][row][0])) not in in_u)
@@ -111,8 +109,6 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
             raise ValueError(f"the training part of {preset.source} must hold at least {preset.n_sensitive} sensitive images that are not in U; it holds {len(s)}")
         rows = [("train", s), *heldout]
         images = [unlabeled, *(read(*mine) for mine in rows)]
-    except OSError as error:
-        raise DataError(f"an image of {preset.source} in {folder} is missing or damaged ({error}); delete the folder and load it again") from error
     return make_split(preset.normal, *images, labels["train"][u], *(labels[which][mine] for which, mine in rows), seed=seed)
 
 
@@ -131,20 +127,17 @@ def load_labeled(preset: Preset | str, folder: Path | str, n: int, seed: int = 0
         DataError: files are missing or damaged.
     """
     preset = _preset(preset)
-    part, shape = _opened(preset, folder, "train", False), _colour(preset.size)
-    labels = torch.as_tensor(SOURCES[preset.source][1](part)).long().flatten()
-    test = torch.as_tensor(SOURCES[preset.source][1](_opened(preset, folder, "test", False))).long().flatten()
-    (_, u), (_, candidates), *_ = _drawn(preset, {"train": labels, "test": test}, seed)
+    parts, both = _parts(preset, folder)
+    (_, u), (_, candidates), *_ = _drawn(preset, both, seed)
+    part, labels, shape = parts["train"], both["train"], _colour(preset.size)
     free = torch.ones(len(labels), dtype=torch.bool)
     free[torch.cat([u, candidates[: preset.n_sensitive]])] = False
     if torch.bincount(labels[free], minlength=int(labels.max()) + 1).min() < LEFT:
         free[:] = True
     rows = torch.nonzero(free).flatten()
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))][: check_count(n, "n")]
-    try:
+    with _reading(preset, folder):
         return torch.stack([shape(part[row][0]) for row in rows.tolist()]), labels[rows]
-    except OSError as error:
-        raise DataError(f"an image of {preset.source} in {folder} is missing or damaged ({error}); delete the folder and load it again") from error
 
 
 def check_files(preset: Preset | str, folder: Path | str) -> None:
@@ -155,8 +148,21 @@ def check_files(preset: Preset | str, folder: Path | str) -> None:
         DataError: files are missing or damaged.
     """
     preset = _preset(preset)
-    opened = {which: _opened(preset, folder, which, False) for which in ("train", "test")}
-    _drawn(preset, {which: torch.as_tensor(SOURCES[preset.source][1](part)).long().flatten() for which, part in opened.items()}, 0)
+    _drawn(preset, _parts(preset, folder)[1], 0)
+
+
+def _parts(preset: Preset, folder: Path | str, download: bool = False) -> tuple[dict, dict[str, Tensor]]:
+    """The "train" and "test" part of a preset's set, and the labels of each, int64 [n]."""
+    parts = {which: _opened(preset, folder, which, download) for which in ("train", "test")}
+    return parts, {which: torch.as_tensor(SOURCES[preset.source][1](part)).long().flatten() for which, part in parts.items()}
+
+
+@contextmanager
+def _reading(preset: Preset, folder: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"an image of {preset.source} in {folder} is missing or damaged ({error}); delete the folder and load it again") from error
 
 
 def _colour(size: int) -> v2.Compose:

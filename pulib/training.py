@@ -195,7 +195,7 @@ def fit(
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, fused=device.type == "cuda")
     start, running = 0, RunningLevels(len(model.schedule))
     if accelerator.num_processes > 1:
-        mine = int(_digest({"u": unlabeled.cpu()} | ({} if sensitive is None else {"s": sensitive.cpu()}))[:12], 16)
+        mine = int(digest_of({"u": unlabeled.cpu()} | ({} if sensitive is None else {"s": sensitive.cpu()}))[:12], 16)
         if len(set(accelerator.gather(torch.tensor([mine], device=device)).tolist())) > 1:
             raise ValueError("unlabeled and sensitive must be the same images in all processes, each of which takes its part of a batch; they differ")
     if checkpoint is not None:
@@ -586,6 +586,11 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(hours=12))
 
 
+def best_precision() -> str:
+    """What "auto" is here: "bf16" where a CUDA device has it, otherwise "no"."""
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+
+
 def device() -> torch.device:
     """Where `fit` trains: a CUDA or Apple GPU if there is one, otherwise the CPU."""
     return _accelerator("no").device
@@ -595,8 +600,7 @@ def _accelerator(precision: str) -> Accelerator:
     processes()
     AcceleratorState._reset_state(reset_partial_state=False)  # one process may train in several precisions
     if precision == "auto":
-        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if native else "no"
+        precision = best_precision()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())  # several processes on CPUs need to be told
@@ -700,21 +704,21 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
     ]
     priors = [torch.linspace(0, settings.prior_max, 8)] if settings.prior_max is not None else []
     values = [float(objective(u, s if sensitive is not None else s[:0], *priors)) for u, s in probes]
-    trainable, state = _trainable(model), {k: v.detach().cpu() for k, v in model.state_dict().items()}
-    fixed = {name: state[name] for name, _ in model.named_parameters() if name not in trainable}
+    trainable = _trainable(model)
+    fixed = {name: p.detach().cpu() for name, p in model.named_parameters() if name not in trainable}
     task = {
         "model (prediction, schedule's length and sum)": [
             model.prediction,
             len(model.schedule),
             round(model.schedule.beta.double().sum().item(), 6),
         ],
-        "data (digest)": _digest(images)[:12],
+        "data (digest)": digest_of(images)[:12],
         "objective (two values)": [round(value, 4) for value in values],
     }
     if settings.cap is not None and settings.cap_level == "start":
-        task["start (digest)"] = _digest(state)[:12]
+        task["start (digest)"] = digest_of({k: v.detach().cpu() for k, v in model.state_dict().items()})[:12]
     if fixed:
-        task["weights that are not trained (digest)"] = _digest(fixed)[:12]
+        task["weights that are not trained (digest)"] = digest_of(fixed)[:12]
     return task
 
 
@@ -804,7 +808,7 @@ def _load_shipped(name: str) -> NoisePredictor:
 def _write(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     text = json.dumps(facts)
-    header = {"facts": text, "facts_digest": _digest({}, text), "digest": _digest(tensors)}
+    header = {"facts": text, "facts_digest": digest_of({}, text), "digest": digest_of(tensors)}
     write_atomic(path, save_tensors(tensors, metadata=header))
 
 
@@ -814,8 +818,8 @@ def read_tensors(content: bytes, path: Path | str) -> tuple[dict[str, Tensor], d
         tensors = load_tensors(content)
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])["__metadata__"]
-        facts_digest = _digest({}, header["facts"])
-        intact = header["digest"] == _digest(tensors) and header.get("facts_digest", facts_digest) == facts_digest
+        facts_digest = digest_of({}, header["facts"])
+        intact = header["digest"] == digest_of(tensors) and header.get("facts_digest", facts_digest) == facts_digest
         facts = json.loads(header["facts"])
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is corrupt or not a pulib safetensors file ({error}); delete it or restore it") from error
@@ -824,7 +828,8 @@ def read_tensors(content: bytes, path: Path | str) -> tuple[dict[str, Tensor], d
     return tensors, facts
 
 
-def _digest(tensors: dict[str, Tensor], text: str = "") -> str:
+def digest_of(tensors: dict[str, Tensor], text: str = "") -> str:
+    """SHA-256 of named tensors on the CPU and a text, as hexadecimal text."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode())

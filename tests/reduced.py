@@ -17,5 +17,10 @@ REDUCED = {
 
 def reduced(path: Path) -> NotebookNode:
     """The notebook, with the parameters of `REDUCED` injected where it has some."""
+    return with_parameters(path, REDUCED.get(path.stem, {}))
+
+
+def with_parameters(path: Path, parameters: dict) -> NotebookNode:
+    """The notebook, with parameters injected as papermill does."""
     notebook = load_notebook_node(str(path))
-    return parameterize_notebook(notebook, REDUCED[path.stem]) if path.stem in REDUCED else notebook
+    return parameterize_notebook(notebook, parameters) if parameters else notebook

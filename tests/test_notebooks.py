@@ -9,9 +9,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
-from reduced import REDUCED
+from reduced import REDUCED, with_parameters
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
@@ -113,7 +111,7 @@ def test_parameters_are_declared_with_type_and_help(path):
 def test_nbval_with_other_parameters(path, offline, tmp_path):
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
     copy = tmp_path / path.name
-    nbformat.write(parameterize_notebook(load_notebook_node(str(path)), CHANGED[path.stem]), copy)  # as papermill injects them
+    nbformat.write(with_parameters(path, CHANGED[path.stem]), copy)
     run = subprocess.run([*command, "--nbval-cell-timeout=300", str(copy)], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
     assert used_network(offline) == ""

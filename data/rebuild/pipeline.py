@@ -16,7 +16,7 @@ from pulib.diffusion import NoisePredictor, cosine_schedule, sample
 from pulib.evaluation import evaluate, load_judge
 from pulib.risk import unsupervised_risk
 from pulib.rivals import SAMPLING
-from pulib.scale import new_network, shipped_model
+from pulib.scale import SHIPPED, new_network, shipped_model
 from pulib.training import Settings, fit, save_weights
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -26,7 +26,7 @@ parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
 
-split, name = load_pu("even"), "weights/pipeline_even.safetensors"
+split, name = load_pu("even"), SHIPPED
 if not args.measure:
     model = NoisePredictor(new_network("small", 28, 1), cosine_schedule(), "v")
     settings = Settings(args.steps, lr=1.5e-3, warmup=200, ema=0.9985, min_snr=1.0, distort=0.2, checkpoint_every=100)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulib import data
 from pulib.data import DATA, record_sha256, write_atomic
 
 
@@ -44,9 +45,9 @@ def write_results(name: str, content: dict) -> None:
 
 def to_bytes(images: Tensor) -> np.ndarray:
     """Images in [-1, 1] as uint8."""
-    return images.clamp(-1, 1).add(1).mul(127.5).round().byte().numpy()
+    return data.to_bytes(images).numpy()
 
 
 def to_images(pixels: np.ndarray) -> Tensor:
     """The images [-1, 1] of uint8 pixels."""
-    return torch.from_numpy(pixels).float() / 127.5 - 1
+    return data.to_images(torch.from_numpy(pixels))

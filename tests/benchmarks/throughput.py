@@ -28,27 +28,22 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from pulib import scale
 from pulib.data import load_pu
 from pulib.diffusion import NoisePredictor, linear_schedule
-from pulib.training import Settings, draw_batch, fit, learning_rate
+from pulib.training import Settings, best_precision, draw_batch, fit, learning_rate
 
 T, ALLOWED = 1000, 1e-3  # noise levels; the largest relative difference between the losses
-NETWORKS = {
-    "paper": dict(block_out_channels=(128, 128, 256, 512), layers_per_block=2, norm_num_groups=32),
-    "thin": dict(block_out_channels=(32, 32, 64, 128), layers_per_block=2, norm_num_groups=8),
+NETWORKS = {  # by name, what differs from the paper's (`scale.NETWORKS`)
+    "paper": {},
+    "thin": dict(block_out_channels=(32, 32, 64, 128), norm_num_groups=8),
     "tiny": dict(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=8),  # for --smoke
 }
-SIZES = {"cuda": (4096, 8192, 16384), "mps": (1024, 2048, 4096), "cpu": (512, 1024, 2048)}  # of the square matrices
 
 
 def new_network(name: str) -> nn.Module:
     """One of `NETWORKS` with fresh weights, the same each time."""
-    from diffusers import UNet2DModel  # takes seconds, which the first process need not wait
-
-    torch.manual_seed(0)
-    down = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D")
-    up = ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D")
-    return UNet2DModel(sample_size=32, in_channels=3, out_channels=3, down_block_types=down, up_block_types=up, **NETWORKS[name])
+    return scale.unet(scale.NETWORKS["paper"] | NETWORKS[name], 32, 3)
 
 
 def images() -> tuple[Tensor, Tensor]:
@@ -138,28 +133,6 @@ def flops_per_image(network: nn.Module) -> int:
     return counter.get_total_flops()
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def matmul_rate(device: torch.device, precision: str, seconds: float) -> float:
-    """Floating-point operations a second of the best of a few square products."""
-    rates = []
-    for n in SIZES[device.type]:
-        a, b = torch.randn(2, n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-        fastest, end = float("inf"), time.perf_counter() + seconds
-        while fastest == float("inf") or time.perf_counter() < end:
-            start = time.perf_counter()
-            for _ in range(2):
-                a @ b
-            wait(device)
-            fastest = min(fastest, (time.perf_counter() - start) / 2)
-        rates.append(2 * n**3 / fastest)
-    return max(rates)
-
-
 def memory(device: torch.device) -> dict[str, float | None]:
     """The peak so far of this process, and of what it has on a GPU (Apple's does not tell its peak: what it holds), in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -173,15 +146,10 @@ def measure(side: str, network: nn.Module, settings: Settings, warm: int, second
     times = {}
     for step in {"ours": run_ours, "plain": run_plain}[side](network, settings):
         if step in (1, warm, settings.steps):
-            wait(device)
+            scale.wait(device)
             times[step] = time.perf_counter()
     rate = (settings.steps - warm) * (settings.batch_unlabeled + settings.batch_sensitive) / (times[settings.steps] - times[warm])
-    return {"images_per_s": rate, "first_step_s": times[1] - start} | memory(device) | {"matmul_rate": matmul_rate(device, settings.precision, seconds)}
-
-
-def best_precision() -> str:
-    """bf16 where a CUDA device has it."""
-    return "bf16" if PartialState().device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return {"images_per_s": rate, "first_step_s": times[1] - start} | memory(device) | {"matmul_rate": 1e12 * scale.matrix_peak(seconds)}
 
 
 def in_process(side: str, *options: str) -> dict[str, float]:
