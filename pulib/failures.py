@@ -5,6 +5,7 @@ aims at (p_U - b p_S') / (1 - b) (arXiv 2503.03789), whatever p_S' is.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import PUSplit, check_count, check_prior, learner_part, load_pu, make_split
+from .data import PUSplit, check_count, check_positive, check_prior, learner_part, load_pu, make_split
 from .diffusion import NoiseModel, Schedule, add_noise, noise_of_normal, noise_of_v, sample
-from .evaluation import Judge
-from .risk import normal_part, sensitive_slope
+from .evaluation import Judge, load_results
+from .risk import normal_part
 from .toy import Mixture, World, responsibility_of
 
 # -------------------------------------------------------------------------------------------------- laws
@@ -27,9 +28,12 @@ def negative_mass(log_p_u: Tensor, log_p_s: Tensor, assumed: float) -> float:
     0 where the target is a density, and at most b. It is the integral of max(0, b p_S - p_U), written as a mean over S.
 
     Raises:
-        ValueError: assumed outside [0, 1), or lengths that differ.
+        ValueError: assumed outside [0, 1), no point, or lengths that differ.
     """
-    return (check_prior(assumed, "assumed") - (1 / responsibility_of(log_p_s, log_p_u, 0.5)) * 0.5).clamp(min=0).double().mean().item()
+    b = check_prior(assumed, "assumed")
+    if log_p_u.shape != log_p_s.shape or not log_p_u.numel():
+        raise ValueError(f"log_p_u and log_p_s must belong to the same points, one or more; got shapes {list(log_p_u.shape)}, {list(log_p_s.shape)}")
+    return (b - (log_p_u - log_p_s).double().exp()).clamp(min=0).mean().item()
 
 
 def largest_prior(share_u: Tensor, share_s: Tensor) -> float:
@@ -44,7 +48,7 @@ def largest_prior(share_u: Tensor, share_s: Tensor) -> float:
     Raises:
         ValueError: shares that are no distributions over the same kinds.
     """
-    if share_u.ndim != 1 or share_u.shape != share_s.shape or any((p < 0).any() or abs(p.sum().item() - 1) > 1e-4 for p in (share_u, share_s)):
+    if share_u.ndim != 1 or share_u.shape != share_s.shape or not all((p >= 0).all() and abs(p.sum().item() - 1) <= 1e-4 for p in (share_u, share_s)):
         raise ValueError(f"share_u and share_s must hold shares of the same kinds, >= 0, that sum to 1; got {share_u.tolist()} and {share_s.tolist()}")
     there = share_s > 0
     return min(1.0, (share_u[there] / share_s[there]).min().item())
@@ -58,12 +62,14 @@ def nsr_of_labels(prior: float, assumed: float, contamination: float = 0.0) -> f
     Raises:
         ValueError: a share outside [0, 1), or an assumed prior at which one of the two is negative.
     """
-    prior, b, c = check_prior(prior), check_prior(assumed, "assumed"), check_prior(contamination, "contamination")
+    prior, b, c = check_prior(prior), check_prior(assumed, "assumed"), contamination
+    if not 0 <= c < 1:
+        raise ValueError(f"contamination must be in [0, 1), the share of normal images in S; got {c!r}")
     normal, sensitive = 1 - prior - b * c, prior - b * (1 - c)
     if min(normal, sensitive) < -1e-9:
         most = min(prior / (1 - c), (1 - prior) / c if c else 1.0)
         raise ValueError(f"assumed must be in [0, {most:.4g}]; got {assumed}: beyond, the target density is negative somewhere")
-    return min(1.0, normal / (1 - b))
+    return min(1.0, max(0.0, normal) / (1 - b))
 
 
 def price_of_filter(r: Tensor, threshold: float) -> Tensor:
@@ -79,25 +85,26 @@ def price_of_filter(r: Tensor, threshold: float) -> Tensor:
     kept = r < threshold
     if not kept.any():
         raise ValueError(f"threshold must let some image pass; got {threshold!r}, and the least r is {r.min():.4g}")
-    return torch.stack([1 - (1 - r[kept]).sum() / (1 - r).sum().clamp(min=1e-12), r[kept].mean()])
+    return torch.stack([(1 - r[~kept]).sum() / (1 - r).sum().clamp(min=1e-12), r[kept].mean()])
 
 
-def log_share(loss_s: Tensor, temperature: float = 1.0) -> float:
-    """How much of the pull on S comes from the log term: m / (m + 1), with m the mean size of its slope in l.
+def log_share(loss_s: Tensor, scale: float = 1.0) -> float:
+    """How much of the pull on S comes from the log term where l is divided by `scale`: m / (m + 1), with m the mean of 1 / (e^(l / scale) - 1).
 
-    In the PU risk with S alone, prior E_S[-log(1 - e^(-l / temperature))] - prior E_S[l], the second term has slope 1. So 0 means that only
-    E_U[l] - prior E_S[l] is at work, and 1 that only the log term is.
+    With l / scale for l, the part of the PU risk with S is prior E_S[-log(1 - e^(-l / scale))] - prior E_S[l] / scale. The slope of the second term
+    in l is -prior / scale; that of the first has m times this size (`risk.sensitive_slope`). So 0 means that only E_U[l] - prior E_S[l] is at work,
+    and 1 that only the log term is.
 
     Args:
         loss_s: l of sensitive images, summed over pixels, [n].
-        temperature: see `risk.sensitive_loss`; averaging l over d pixels is temperature d, up to a factor of the whole risk but for the log term's.
+        scale: what l is divided by; 1 is the sum of the paper, the number of pixels is their mean.
 
     Raises:
-        ValueError: no loss, or a temperature that is not > 0.
+        ValueError: no loss, or a scale that is not > 0.
     """
     if not len(loss_s):
         raise ValueError("loss_s is empty; it must hold at least one loss")
-    m = sensitive_slope(loss_s, temperature).abs().double().mean().item()
+    m = (1 / torch.expm1(loss_s.double() / check_positive(scale, "scale"))).mean().item()
     return 1.0 if math.isinf(m) else m / (m + 1)
 
 
@@ -113,7 +120,8 @@ def mean_of_abs(mean: float, sd: float) -> float:
         raise ValueError(f"sd must be >= 0; got {sd!r}")
     if sd == 0:
         return abs(float(mean))
-    return sd * math.sqrt(2 / math.pi) * math.exp(-(mean**2) / (2 * sd**2)) + mean * math.erf(mean / (sd * math.sqrt(2)))
+    z = mean / sd
+    return sd * math.sqrt(2 / math.pi) * math.exp(-z * z / 2) + mean * math.erf(z / math.sqrt(2))
 
 
 def memorisation(loss_train: Tensor, loss_heldout: Tensor) -> float:
@@ -134,14 +142,16 @@ def memorisation(loss_train: Tensor, loss_heldout: Tensor) -> float:
 
 
 def drawings_needed(nsr: float, other: float, z: float = 1.96) -> int:
-    """Drawings of each of two models that bring the difference of their NSRs to z standard errors: z^2 (p (1 - p) + q (1 - q)) / (p - q)^2, rounded up.
+    """Drawings of each of two models that bring the difference of their NSRs to z standard errors: z^2 (p (1 - p) + p' (1 - p')) / (p - p')^2, rounded up.
+
+    At this number, half of all repetitions show a difference of z standard errors or more. It is at least 1.
 
     Raises:
         ValueError: rates that are the same, or outside [0, 1].
     """
     if not (0 <= nsr <= 1 and 0 <= other <= 1) or nsr == other:
         raise ValueError(f"nsr and other must be two different rates in [0, 1]; got {nsr!r} and {other!r}")
-    return math.ceil(z**2 * (nsr * (1 - nsr) + other * (1 - other)) / (nsr - other) ** 2 - 1e-9)
+    return max(1, math.ceil(z**2 * (nsr * (1 - nsr) + other * (1 - other)) / (nsr - other) ** 2 - 1e-9))
 
 
 def nsr_of_captions(prior: float, assumed: float, same: float) -> float:
@@ -162,13 +172,26 @@ def nsr_of_captions(prior: float, assumed: float, same: float) -> float:
 
 # ------------------------------------------------------------------------------------------------- effects
 
+def museum(room: int) -> dict[str, dict[str, list[float]]]:
+    """The committed runs of a room of notebook 07: {setting: {measure: its value for each seed}}.
+
+    Raises:
+        ValueError: there is no such room.
+        DataError: the file is missing or corrupt.
+    """
+    rows = [row for row in load_results("07_failure_museum") if row["room"] == room]
+    if not rows:
+        raise ValueError(f"room must be in 1 … 10; got {room!r}")
+    return {row["setting"]: row["values"] for row in rows}
+
+
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # runs -> Student's t, 97.5 %, one degree less
 
 
 def over_seeds(values: Sequence[float], against: Sequence[float] | None = None) -> tuple[float, float, float]:
-    """Mean over training runs, of the differences run by run where there is another setting to compare, with Student's 95 % interval (1908).
+    """Mean over training runs, of the differences run by run where there is another setting to compare, with Student's 95 % interval (1908): (mean, low, high).
 
-    Runs of one seed share batches and noise, so that their difference varies less than either.
+    Runs of one seed share batches and noise, so that their difference mostly varies less than either.
 
     Args:
         values: one measure for each seed, 2 to 10 of them.
@@ -179,7 +202,7 @@ def over_seeds(values: Sequence[float], against: Sequence[float] | None = None) 
     """
     if len(values) not in T_95 or (against is not None and len(against) != len(values)):
         raise ValueError(f"values and against must have one number for each of 2 to 10 seeds; got {len(values)} and {'none' if against is None else len(against)}")
-    x = torch.tensor(values, dtype=torch.float64) - (0 if against is None else torch.tensor(against, dtype=torch.float64))
+    x = torch.as_tensor(values, dtype=torch.float64) - (0 if against is None else torch.as_tensor(against, dtype=torch.float64))
     half = T_95[len(x)] * (x.std() / math.sqrt(len(x))).item()
     return x.mean().item(), x.mean().item() - half, x.mean().item() + half
 
@@ -188,18 +211,31 @@ def over_seeds(values: Sequence[float], against: Sequence[float] | None = None) 
 
 
 def _ink(images: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] != 1:
+        raise ValueError(f"images must have shape [n, 1, h, w]; got {list(images.shape)}")
     return (images[:, 0].clamp(-1, 1) + 1) / 2
 
 
 def thickness(images: Tensor) -> Tensor:
-    """Mean width of the strokes in pixels, [n], of images [n, 1, h, w] in [-1, 1]: twice the ink over the length of its edges (total variation)."""
+    """Mean width of the strokes in pixels, [n], of images [n, 1, h, w] in [-1, 1]: twice the ink over the length of its edges (total variation).
+
+    Ends are edges, too: a straight stroke of width w and length L counts as about w L / (w + L). An image without ink counts as 0.
+
+    Raises:
+        ValueError: images of another shape.
+    """
     ink = F.pad(_ink(images), (1, 1, 1, 1))
-    across, down = ink[:, :-1, 1:] - ink[:, :-1, :-1], ink[:, 1:, :-1] - ink[:, :-1, :-1]
+    a, b, c, d = ink[:, :-1, :-1], ink[:, :-1, 1:], ink[:, 1:, :-1], ink[:, 1:, 1:]
+    across, down = (b + d - a - c) / 2, (c + d - a - b) / 2  # in the middle of four pixels: edges of all directions count alike
     return 2 * ink.sum((1, 2)) / (across.square() + down.square()).sqrt().sum((1, 2)).clamp(min=1e-6)
 
 
 def slant(images: Tensor) -> Tensor:
-    """How far the strokes lean to the right for each pixel upwards, [n], of images [n, 1, h, w] in [-1, 1]: -mu_xy / mu_yy, moments of the ink."""
+    """How far the strokes lean to the right for each pixel upwards, [n], of images [n, 1, h, w] in [-1, 1]: -mu_xy / mu_yy, moments of the ink.
+
+    Raises:
+        ValueError: images of another shape.
+    """
     ink = _ink(images)
     y, x = (torch.arange(size, dtype=ink.dtype, device=ink.device) for size in ink.shape[1:])
     mass = ink.sum((1, 2)).clamp(min=1e-6)
@@ -233,6 +269,27 @@ def one_digit(real: Tensor, n: int, seed: int = 0) -> Tensor:
     return real[row].repeat(check_count(n, "n"), 1, 1, 1)
 
 
+def copied(images: Tensor, training: Tensor, heldout: Tensor) -> float:
+    """The share of images [n, ...] that lie nearer to a training image than 99 % of real held-out images do, by pixels: about 0.01 for new images, 1 for copies.
+
+    Raises:
+        ValueError: an empty set, or images whose shapes differ.
+    """
+    sets = {"images": images, "training": training, "heldout": heldout}
+    for name, x in sets.items():
+        if not len(x) or x.shape[1:] != training.shape[1:]:
+            raise ValueError(f"{name} must hold images of shape {list(training.shape[1:])}; got {list(x.shape)}")
+    near, usual = (torch.cdist(x.flatten(1), training.flatten(1)).amin(1) for x in (images, heldout))
+    return (near < usual.quantile(0.01)).double().mean().item()
+
+
+def few_copies(real: Tensor, n: int, seed: int = 0, different: int = 200) -> Tensor:
+    """A worthless model: `n` copies of `different` real images."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(real), generator=generator)[:different]
+    return real[rows[torch.randint(len(rows), (check_count(n, "n"),), generator=generator)]]
+
+
 def faint_noise(real: Tensor, n: int, seed: int = 0) -> Tensor:
     """A worthless model: `n` images of gray noise, in [-0.5, 0.5], of the shape of `real`."""
     return torch.rand(check_count(n, "n"), *real.shape[1:], generator=torch.Generator().manual_seed(seed)) - 0.5
@@ -244,7 +301,7 @@ def two_at_once(real: Tensor, n: int, seed: int = 0) -> Tensor:
     return torch.maximum(real[rows[0]], real[rows[1]])
 
 
-GARBAGE = {"one normal digit": one_digit, "faint noise": faint_noise, "two digits at once": two_at_once}  # (images, n, seed) -> images
+GARBAGE = {"one digit": one_digit, "faint noise": faint_noise, "two at once": two_at_once, "200 copied images": few_copies}  # (images, n, seed) -> images
 
 
 # ------------------------------------------------------------------------------------ labels that go wrong
@@ -255,31 +312,33 @@ LABELS = 400  # sensitive images that the sets below choose from
 def labels(kind: str, n: int, seed: int = 0) -> PUSplit:
     """The even digits' split (`load_pu`, the same U for all) with a set S of `n` images that is not what it should be.
 
-    "random": as it should be, the odd digits alike. "digits 1, 3": these two only; any digits may be named. "bold": the ones with the thickest
-    strokes, of each digit as many. "wrong 20 %": of S so many are normal (any percentage). The normal ones are held out of U.
+    "random": as it should be, the odd digits alike. "digits 1, 3": these two only; any odd digits may be named. "bold": the ones with the thickest
+    strokes, of each digit as many, up to rounding. "wrong 20 %": of S so many are normal (any percentage below 100); these are taken from the
+    held-out normal images, of which the split then has fewer.
 
     Raises:
         ValueError: another kind, or more images than there are.
     """
     split, n = load_pu("even", n_sensitive=LABELS, seed=seed), check_count(n, "n")
     images, digits = split.sensitive, split.hidden.sensitive
-    if kind.startswith("digits "):
-        named = torch.tensor([int(word) for word in kind[7:].split(",")])
-        rows = torch.nonzero(torch.isin(digits, named)).flatten()
+    rows, wrong = torch.arange(len(images)), 0
+    if found := re.fullmatch(r"digits ([13579](?:, ?[13579])*)", kind):
+        rows = rows[torch.isin(digits, torch.tensor([int(word) for word in found[1].split(",")]))]
+    elif found := re.fullmatch(r"wrong (\d{1,2}(?:\.\d+)?) ?%", kind):
+        wrong = round(float(found[1]) / 100 * n)
     elif kind == "bold":
-        width = thickness(images)
-        rows = torch.cat([rows[width[rows].argsort(descending=True)[: -(-n // 5)]] for rows in (torch.nonzero(digits == d).flatten() for d in (1, 3, 5, 7, 9))])
-    elif kind == "random" or kind.startswith("wrong "):
-        rows = torch.arange(len(images))
-    else:
-        raise ValueError(f"kind must be 'random', 'digits 1, 3', 'bold' or 'wrong 20 %'; got {kind!r}")
-    wrong = round(float(kind[6:].rstrip(" %")) / 100 * n) if kind.startswith("wrong ") else 0
+        width, of_each = thickness(images), [n // 5 + (i < n % 5) for i in range(5)]
+        by_digit = [rows[digits == d] for d in (1, 3, 5, 7, 9)]
+        rows = torch.cat([mine[width[mine].argsort(descending=True)[:k]] for mine, k in zip(by_digit, of_each)])
+    elif kind != "random":
+        raise ValueError(f"kind must be 'random', 'digits 1, 3' (odd ones), 'bold' or 'wrong 20 %' (below 100); got {kind!r}")
     if n - wrong > len(rows) or wrong > len(split.heldout_normal) // 2:
         raise ValueError(f"n must be at most {len(rows)} images of this kind, and at most {len(split.heldout_normal) // 2} of them wrong; got {n}")
     rows = rows[: n - wrong]
     s = torch.cat([images[rows], split.heldout_normal[:wrong]])
     s_digits = torch.cat([digits[rows], split.hidden.heldout_normal[:wrong]])
-    return replace(split, sensitive=s, hidden=replace(split.hidden, sensitive=s_digits))
+    hidden = replace(split.hidden, sensitive=s_digits, heldout_normal=split.hidden.heldout_normal[wrong:])
+    return replace(split, sensitive=s, heldout_normal=split.heldout_normal[wrong:], hidden=hidden)
 
 
 def pair(normal: int, sensitive: int, n_normal: int = 150, n_hidden: int = 50, n_sensitive: int = 100) -> PUSplit:
@@ -291,6 +350,7 @@ def pair(normal: int, sensitive: int, n_normal: int = 150, n_hidden: int = 50, n
     kinds = {0: "zeros", 2: "twos"}
     if normal not in kinds or sensitive == normal or sensitive not in range(10):
         raise ValueError(f"normal must be 0 or 2 and sensitive another digit; got {normal!r} and {sensitive!r}")
+    n_normal, n_hidden, n_sensitive = check_count(n_normal, "n_normal"), check_count(n_hidden, "n_hidden", 0), check_count(n_sensitive, "n_sensitive")
     images, digits = learner_part()
     a, b = images[digits == normal], images[digits == sensitive]
     if n_normal >= len(a) or n_hidden + n_sensitive >= len(b):
@@ -323,15 +383,57 @@ def slanted(share: float = 0.2) -> tuple[PUSplit, float]:
     return make_split("upright", *parts, leaning[in_u].long(), torch.ones(len(s_rows), dtype=torch.long), out[~out].long(), out[out].long()), limit
 
 
+# ----------------------------------------------------------------------------------------------- batches
+
+
+def inner_terms(
+    table_u: Tensor, table_s: Tensor, prior: float, n_u: int, n_s: int, batches: int, seed: int = 0, stratified: bool = False, share_s: float | None = None
+) -> Tensor:
+    """E_U[l] - prior E_S[l] of `batches` random batches, [batches], with each loss looked up in a table instead of computed.
+
+    Args:
+        table_u, table_s: l of images at evenly spread noise levels, [levels, images] (see `diffusion.loss_profile`).
+        prior: class prior, in [0, 1).
+        n_u, n_s: images of U and of S in a batch.
+        batches: how many batches.
+        seed: of images and levels.
+        stratified: one level from each of n equal parts of all levels, for U and for S, instead of independent levels.
+        share_s: where given, each of the n_u + n_s images comes from S with this probability, as in one shuffled deck; a batch without S counts E_U[l].
+
+    Raises:
+        ValueError: prior outside [0, 1), or a count below 1.
+    """
+    prior, n_u, n_s, batches = check_prior(prior), check_count(n_u, "n_u"), check_count(n_s, "n_s"), check_count(batches, "batches")
+    generator = torch.Generator().manual_seed(seed)
+
+    def losses(table: Tensor, n: int) -> Tensor:
+        u = torch.rand(batches, n, generator=generator)
+        level = (((torch.arange(n) + u) / n if stratified else u) * len(table)).long().clamp(max=len(table) - 1)
+        return table[level, torch.randint(table.shape[1], (batches, n), generator=generator)]
+
+    if share_s is None:
+        return losses(table_u, n_u).mean(1) - prior * losses(table_s, n_s).mean(1)
+    u, s = losses(table_u, n_u + n_s), losses(table_s, n_u + n_s)
+    from_s = torch.rand(u.shape, generator=generator) < check_prior(share_s, "share_s")
+    means = [(values * here).sum(1) / here.sum(1).clamp(min=1) for values, here in ((u, ~from_s), (s, from_s))]
+    return means[0] - prior * means[1]
+
+
 # --------------------------------------------------------------------------------------------- exact worlds
 
 
 def subtracted(unlabeled: Mixture, labeled: Mixture, assumed: float, schedule: Schedule, ceiling: float = 0.999) -> NoiseModel:
     """The exact PU noise model eps_hat(x_t, t) for U and for *any* labeled set: (eps_U - r eps_S') / (1 - r), r = b p_S' / p_U, cut at `ceiling`.
 
-    Up to `largest_prior` it is the noise model of the density (p_U - b p_S') / (1 - b); beyond, there is none, and the cut alone keeps r below 1.
+    Up to `largest_prior` it is the noise model of the density (p_U - b p_S') / (1 - b), but for the cut where next to nothing of that density is;
+    beyond, there is none, and the cut alone keeps r below 1.
+
+    Raises:
+        ValueError: assumed or ceiling outside [0, 1).
     """
     b = check_prior(assumed, "assumed")
+    if not 0 <= ceiling < 1:
+        raise ValueError(f"ceiling must be in [0, 1), where r is cut; got {ceiling!r}")
 
     def eps_hat(xt: Tensor, t: Tensor) -> Tensor:
         level = schedule.alpha_bar[t]
@@ -347,7 +449,6 @@ def shares_of(points: Tensor, means: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------- captions
-
 
 CAP = 8.0  # of l on S; that of pure guessing is 2
 
@@ -414,6 +515,6 @@ def train_captioned(world: World, captions: Captions, schedule: Schedule, assume
 
 
 def draw_captioned(net: CaptionNet, caption: Tensor, n: int, schedule: Schedule, seed: int = 0) -> Tensor:
-    """`n` points [n, 2] drawn under a caption [2], by 50 steps of DDIM."""
+    """`n` points [n, 2] drawn under a caption [2], by 50 steps of DDIM; the schedule has at least as many levels."""
     with torch.no_grad():
         return sample(lambda xt, t: net(xt, t, caption.expand(len(xt), 2)), n, schedule, 50, seed, (2,), batch=n, clip=False)

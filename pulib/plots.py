@@ -14,6 +14,7 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
@@ -692,6 +693,85 @@ def sieve(r_u: Tensor, r_s: Tensor, hidden: Tensor, threshold: float, alt: str) 
         axis.axvline(threshold, color=INK, linewidth=2)
     left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
     return _quick(figure, alt)
+
+
+# ------------------------------------------------------------------------------------------ notebook 07
+
+
+def effects(
+    panels: dict[str, Sequence[tuple[float, float, float]]], names: Sequence[str], alt: str, levels: dict[str, float] | None = None, colours: Sequence[str] = (), width: float = 9.0
+) -> Picture:
+    """Settings one below the other, {x label: [(value, low, high) of each]}, with their names on the left.
+
+    `levels` {x label: x} adds a dotted line to a panel; `colours` has one for each setting.
+    """
+    figure, axes = new_figure(width, 0.3 * len(names) + 0.95, 1, len(panels), sharey=True)
+    figure.get_layout_engine().set(wspace=0.06)
+    for axis, (x_label, found) in zip(axes[0], panels.items()):
+        for i, (value, low, high) in enumerate(found):
+            colour = colours[i] if colours else NORMAL
+            axis.plot([low, high], [i, i], color=colour, marker="|", markersize=7, linewidth=1.4)
+            axis.plot(value, i, "o", color=colour)
+        if x_label in (levels or {}):
+            axis.axvline(levels[x_label], color=INK, linestyle=":", linewidth=1, zorder=0)
+        axis.set(xlabel=x_label, ylim=(len(names) - 0.5, -0.5))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+    axes[0, 0].set_yticks(range(len(names)), names)
+    return render(figure, alt)
+
+
+def kinds(rows: dict[str, tuple[Tensor, dict[str, Tensor], Tensor, Tensor]], colours: dict[str, str], n_sensitive: int, alt: str, limit: float = 2.4, quick: bool = False) -> Picture:
+    """Worlds of several kinds of points, {title: (signed density on `grid_points(limit, 80)`, samples {group: [n, 2]}, share drawn of each kind [k],
+    share wanted [k])}: density, samples and shares beside each other. The last `n_sensitive` kinds are sensitive. `quick` is for sliders.
+    """
+    figure, axes = new_figure(9.0, 2.75 * len(rows) + 0.1, len(rows), 3)
+    for (title, (density, groups, drawn, wanted)), (left, middle, right) in zip(rows.items(), axes):
+        draw_density(left, density, limit, f"{title}: target")
+        draw_points(middle, groups, colours, limit, "drawn")
+        k = len(drawn)
+        tint = [NORMAL] * (k - n_sensitive) + [SENSITIVE] * n_sensitive
+        right.bar(range(k), drawn.tolist(), color=tint, alpha=0.75)
+        right.plot(range(k), wanted.tolist(), linestyle="", marker="_", markersize=15, markeredgewidth=2, color=INK, label="wanted")
+        right.set(xticks=range(k), xticklabels=[f"N{i + 1}" for i in range(k - n_sensitive)] + [f"S{i + 1}" for i in range(n_sensitive)], ylabel="share of drawings", ylim=(0, 0.36))
+        right.tick_params(axis="x", labelsize=8)
+        right.legend(frameon=False, loc="upper left", fontsize=9)
+    return _quick(figure, alt) if quick else render(figure, alt)
+
+
+def two_histograms(panels: dict[str, dict[str, Tensor]], x_label: str, alt: str, colours: dict[str, str], quick: bool = False) -> Picture:
+    """Histograms of the same names in panels side by side, {panel: {name: values [n]}}, with a line at 0; the outermost 0.2 % are left out."""
+    figure, axes = new_figure(9.0, 3.1, 1, len(panels))
+    for axis, (title, groups) in zip(axes[0], panels.items()):
+        both = torch.cat(list(groups.values()))
+        low, high = both.quantile(torch.tensor([0.002, 0.998])).tolist()
+        edges = np.linspace(min(low, 0.0), high, 50)
+        for (name, values), style in zip(groups.items(), ({"alpha": 0.55}, {"histtype": "step", "linewidth": 2}, {"histtype": "step", "linewidth": 2, "linestyle": "--"})):
+            axis.hist(values.numpy(), edges, color=colours[name], label=name, **style)
+        axis.axvline(0, color=INK, linewidth=1)
+        axis.set(title=title, xlabel=x_label)
+    axes[0, 0].set_ylabel("number of batches")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
+    return _quick(figure, alt) if quick else render(figure, alt)
+
+
+def loss_history(
+    over_steps: dict[str, tuple[Sequence[float], Sequence[float]]], by_level: dict[str, tuple[Sequence[float], Sequence[float]]], step: float, alt: str
+) -> Picture:
+    """Losses of several sets over the steps of a run, {name: (step, loss)}, with a mark at `step`, beside those by noise level at that step (logarithmic)."""
+    figure, axes = new_figure(9.0, 3.4, 1, 2)
+    for axis, lines, x_label in ((axes[0, 0], over_steps, "step"), (axes[0, 1], by_level, "noise level t")):
+        for (name, (x, y)), colour, dash in zip(lines.items(), [SENSITIVE, "#CC79A7", ACCENT, NORMAL], ["-", "--", "-.", ":"]):
+            axis.plot(x, y, color=colour, linestyle=dash, marker=".", linewidth=1.8, label=name)
+        axis.set(xlabel=x_label)
+    axes[0, 1].set_yscale("log")
+    axes[0, 0].set_ylim(0, None)
+    axes[0, 0].axvline(step, color=INK, linestyle=":", linewidth=1.2)
+    axes[0, 0].set_ylabel("mean loss l")
+    axes[0, 1].set_title(f"after {step} steps")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=4)
+    return render(figure, alt)
 
 
 def _placed(width: float, height: float, *places: tuple[float, float, float, float]) -> tuple:

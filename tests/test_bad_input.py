@@ -7,7 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from pulib import checks, data, diffusion, evaluation, notation, plots, prior, risk, rivals, toy, training, widgets
+from pulib import (
+    checks,
+    data,
+    diffusion,
+    evaluation,
+    failures,
+    notation,
+    plots,
+    prior,
+    probes,
+    risk,
+    rivals,
+    toy,
+    training,
+    widgets,
+)
 from pulib.data import DataError
 from pulib.training import CheckpointError, Settings, fit, new_model
 from pulib.unet import UNet
@@ -17,6 +32,7 @@ DIGITS = torch.zeros(6, 1, 28, 28)
 LEVELS = torch.zeros(6).long()
 ONE = torch.ones(1)
 NAN = float("nan")
+EVERYWHERE = torch.tensor(True)
 SHORT = {"batch_unlabeled": 2, "batch_sensitive": 1, "precision": "no"}
 JUDGE = "weights/judge.safetensors"
 
@@ -108,6 +124,18 @@ def sampled(**options):
 
 def states(sampler=diffusion.ddim_sampler, **options):
     return list(sampler(lambda xt, t: xt, torch.zeros(1, 2), diffusion.linear_schedule(10), **options))
+
+
+def captioned(similarity=1.0, assumed=0.1, **options):
+    return next(failures.train_captioned(WORLD, failures.Captions(similarity), diffusion.linear_schedule(10), assumed, **options))
+
+
+def renoised(level=0, steps=5, noise=IMAGES):
+    return probes.renoised(lambda xt, t: xt, IMAGES, level, noise, diffusion.linear_schedule(10), steps)
+
+
+def pasted(mask=EVERYWHERE, known=IMAGES, noise=IMAGES, t=LEVELS[:4]):
+    return probes.paste_known(IMAGES, known, mask, t, noise, diffusion.linear_schedule(10))
 
 
 WORLD = toy.ring_world(prior=0.2)
@@ -321,6 +349,101 @@ CASES = [
         ["std must be the same", "1.0 and 2.0"],
     ),
     ("no points", lambda b: toy.draw_pu(WORLD, 0, 5), ValueError, ["n_unlabeled must be a whole number >= 1", "got 0"]),
+    # failures
+    ("assumed prior of a negative mass", lambda b: failures.negative_mass(ONE, ONE, 1.0), ValueError, ["assumed must be a number in [0, 1)", "got 1.0"]),
+    ("densities at other points", lambda b: failures.negative_mass(ONE, ONE.expand(3), 0.2), ValueError, ["the same points", "[1], [3]"]),
+    ("densities nowhere", lambda b: failures.negative_mass(ONE[:0], ONE[:0], 0.2), ValueError, ["the same points, one or more", "[0], [0]"]),
+    ("shares above 1", lambda b: failures.largest_prior(ONE, 2 * ONE), ValueError, ["share_u and share_s", "sum to 1", "[2.0]"]),
+    ("nan share of a kind", lambda b: failures.largest_prior(ONE * NAN, ONE), ValueError, ["share_u and share_s", "sum to 1", "[nan]"]),
+    ("shares of other kinds", lambda b: failures.largest_prior(ONE, ONE.expand(2) / 2), ValueError, ["the same kinds", "[1.0] and [0.5, 0.5]"]),
+    ("b above what labels allow", lambda b: failures.nsr_of_labels(0.1, 0.2, 0.2), ValueError, ["assumed must be in [0, 0.125]", "got 0.2", "negative"]),
+    ("S of normal images alone", lambda b: failures.nsr_of_labels(0.1, 0.2, 1.0), ValueError, ["contamination must be in [0, 1)", "got 1.0"]),
+    ("prior of labels", lambda b: failures.nsr_of_labels(1.0, 0.1), ValueError, [SPLIT, "got 1.0"]),
+    ("filter of scores", lambda b: failures.price_of_filter(3 * ONE, 0.5), ValueError, ["r must be a vector of probabilities", "[1], 3.0 to 3.0"]),
+    ("filter of nothing", lambda b: failures.price_of_filter(ONE[:0], 0.5), ValueError, ["r must be a vector of probabilities", "[0]"]),
+    ("filter that keeps nothing", lambda b: failures.price_of_filter(ONE / 2, 0.5), ValueError, ["threshold must let some image pass", "got 0.5", "is 0.5"]),
+    ("log term of nothing", lambda b: failures.log_share(ONE[:0]), ValueError, ["loss_s is empty", "at least one loss"]),
+    ("scale 0", lambda b: failures.log_share(ONE, 0), ValueError, ["scale must be a finite number > 0", "got 0"]),
+    ("negative spread", lambda b: failures.mean_of_abs(1, -1), ValueError, ["sd must be >= 0", "got -1"]),
+    ("nan spread", lambda b: failures.mean_of_abs(1, NAN), ValueError, ["sd must be >= 0", "got nan"]),
+    ("one loss on S", lambda b: failures.memorisation(ONE, ONE.expand(5)), ValueError, ["at least two losses each", "got 1 and 5"]),
+    ("rates that are the same", lambda b: failures.drawings_needed(0.9, 0.9), ValueError, ["two different rates in [0, 1]", "0.9 and 0.9"]),
+    ("rate above 1", lambda b: failures.drawings_needed(0.9, 1.1), ValueError, ["two different rates in [0, 1]", "0.9 and 1.1"]),
+    ("share of captions", lambda b: failures.nsr_of_captions(0.2, 0.1, 1.5), ValueError, ["same must be in [0, 1]", "got 1.5"]),
+    ("b of captions", lambda b: failures.nsr_of_captions(0.2, 0.5, 0.5), ValueError, ["assumed times same must be at most the prior, 0.2", "got 0.25"]),
+    ("one seed", lambda b: failures.over_seeds([1.0]), ValueError, ["values and against must have one number for each of 2 to 10 seeds", "got 1 and none"]),
+    ("eleven seeds", lambda b: failures.over_seeds([1.0] * 11), ValueError, ["2 to 10 seeds", "got 11 and none"]),
+    ("seeds that differ", lambda b: failures.over_seeds([1.0, 2.0], [1.0]), ValueError, ["2 to 10 seeds", "got 2 and 1"]),
+    ("thickness of one image", lambda b: failures.thickness(IMAGES[0]), ValueError, ["images must have shape [n, 1, h, w]", "[1, 8, 8]"]),
+    ("slant of colors", lambda b: failures.slant(IMAGES.expand(4, 3, 8, 8)), ValueError, ["images must have shape [n, 1, h, w]", "[4, 3, 8, 8]"]),
+    ("garbage of none", lambda b: failures.one_digit(IMAGES, 0), ValueError, ["n must be a whole number >= 1", "got 0"]),
+    ("noise of none", lambda b: failures.faint_noise(IMAGES, -1), ValueError, ["n must be a whole number >= 1", "got -1"]),
+    ("no pairs", lambda b: failures.two_at_once(IMAGES, 0.5), ValueError, ["n must be a whole number >= 1", "got 0.5"]),
+    ("unknown labels", lambda b: failures.labels("thin", 5), ValueError, ["kind must be 'random', 'digits 1, 3'", "got 'thin'"]),
+    ("labels of even digits", lambda b: failures.labels("digits 1, 2", 5), ValueError, ["kind must be", "odd", "got 'digits 1, 2'"]),
+    ("labels of no digits", lambda b: failures.labels("digits one", 5), ValueError, ["kind must be", "got 'digits one'"]),
+    ("all labels wrong", lambda b: failures.labels("wrong 100 %", 5), ValueError, ["kind must be", "below 100", "got 'wrong 100 %'"]),
+    ("labels wrong by text", lambda b: failures.labels("wrong many", 5), ValueError, ["kind must be", "got 'wrong many'"]),
+    ("no labels", lambda b: failures.labels("random", 0), ValueError, ["n must be a whole number >= 1", "got 0"]),
+    ("too many labels", lambda b: failures.labels("bold", 401), ValueError, ["n must be at most 400 images of this kind", "got 401"]),
+    ("too many of a digit", lambda b: failures.labels("digits 7", 81), ValueError, ["n must be at most 80 images of this kind", "got 81"]),
+    ("too many wrong labels", lambda b: failures.labels("wrong 90 %", 200), ValueError, ["at most 125 of them wrong", "got 200"]),
+    ("pair of odd digits", lambda b: failures.pair(1, 7), ValueError, ["normal must be 0 or 2 and sensitive another digit", "got 1 and 7"]),
+    ("pair of one digit", lambda b: failures.pair(2, 2), ValueError, ["sensitive another digit", "got 2 and 2"]),
+    ("pair with all images", lambda b: failures.pair(2, 7, n_normal=300), ValueError, ["n_normal must be below 300", "got 300, 50 and 100"]),
+    ("pair without S", lambda b: failures.pair(2, 7, n_sensitive=0), ValueError, ["n_sensitive must be a whole number >= 1", "got 0"]),
+    ("pair of less than none", lambda b: failures.pair(2, 7, n_normal=-5), ValueError, ["n_normal must be a whole number >= 1", "got -5"]),
+    ("most slanted", lambda b: failures.slanted(0.6), ValueError, ["share must be in (0, 0.5]", "got 0.6"]),
+    ("none slanted", lambda b: failures.slanted(0.0), ValueError, ["share must be in (0, 0.5]", "got 0.0"]),
+    ("prior of batches", lambda b: failures.inner_terms(ONE[None], ONE[None], 1.0, 2, 1, 5), ValueError, [SPLIT, "got 1.0"]),
+    ("no batches", lambda b: failures.inner_terms(ONE[None], ONE[None], 0.1, 2, 1, 0), ValueError, ["batches must be a whole number >= 1", "got 0"]),
+    (
+        "prior of a subtraction",
+        lambda b: failures.subtracted(WORLD.unlabeled, WORLD.sensitive, 1.0, diffusion.linear_schedule()),
+        ValueError,
+        ["assumed must be a number in [0, 1)", "got 1.0"],
+    ),
+    (
+        "ceiling of 1",
+        lambda b: failures.subtracted(WORLD.unlabeled, WORLD.sensitive, 0.2, diffusion.linear_schedule(), 1.0),
+        ValueError,
+        ["ceiling must be in [0, 1)", "got 1.0"],
+    ),
+    ("captions beyond the same", lambda b: failures.Captions(1.2), ValueError, ["similarity must be in [-1, 1]", "got 1.2"]),
+    ("nan captions", lambda b: failures.Captions(NAN), ValueError, ["similarity must be in [-1, 1]", "got nan"]),
+    ("prior of captions", lambda b: captioned(assumed=1.0), ValueError, ["assumed must be a number in [0, 1)", "got 1.0"]),
+    ("no steps with captions", lambda b: captioned(steps=0), ValueError, ["steps must be a whole number >= 1", "got 0"]),
+    # probes
+    (
+        "more inverse steps than levels",
+        lambda b: probes.invert(lambda xt, t: xt, IMAGES, diffusion.linear_schedule(10), 11),
+        ValueError,
+        ["steps must be in 1 … 10", "got 11"],
+    ),
+    ("level of none", lambda b: renoised(10), ValueError, ["level must be in 0 … 9", "got 10"]),
+    ("negative level", lambda b: renoised(-1), ValueError, ["level must be a whole number >= 0", "got -1"]),
+    ("no steps to renoise", lambda b: renoised(steps=0), ValueError, ["steps must be a whole number >= 1", "got 0"]),
+    ("more steps to renoise than levels", lambda b: renoised(steps=11), ValueError, ["steps must be in 1 … 10", "got 11"]),
+    ("noise of one image for all", lambda b: renoised(noise=IMAGES[:1]), ValueError, ["noise must have the shape of x0, [4, 1, 8, 8]", "[1, 1, 8, 8]"]),
+    ("mask of numbers", lambda b: pasted(ONE), ValueError, ["mask must be bool and spread over [4, 1, 8, 8]", "torch.float32 [1]"]),
+    ("mask of other images", lambda b: pasted(torch.ones(4, 4).bool()), ValueError, ["mask must be bool and spread over", "torch.bool [4, 4]"]),
+    ("mask of more images", lambda b: pasted(torch.ones(2, 4, 1, 8, 8).bool()), ValueError, ["mask must be bool", "[2, 4, 1, 8, 8]"]),
+    ("one image known for all", lambda b: pasted(known=IMAGES[:1]), ValueError, ["known and noise must have the shape of xt", "[1, 1, 8, 8]"]),
+    ("levels of other images", lambda b: pasted(t=LEVELS), ValueError, ["t [B]", "[6]"]),
+    (
+        "no steps to inpaint",
+        lambda b: probes.inpaint(lambda xt, t: xt, IMAGES, EVERYWHERE, diffusion.linear_schedule(10), 0),
+        ValueError,
+        ["steps must be a whole number >= 1", "got 0"],
+    ),
+    (
+        "mask to inpaint",
+        lambda b: probes.inpaint(lambda xt, t: xt, IMAGES, ONE, diffusion.linear_schedule(10), 2),
+        ValueError,
+        ["mask must be bool", "torch.float32 [1]"],
+    ),
+    ("way beyond a noise", lambda b: probes.between_noises(IMAGES, IMAGES, 1.5), ValueError, ["share must be in [0, 1]", "got 1.5"]),
+    ("noises of other shapes", lambda b: probes.between_noises(IMAGES, IMAGES[:1], 0.5), ValueError, ["a and b must have one shape [B, ...]", "[1, 1, 8, 8]"]),
     # estimating the prior
     ("scores of none", lambda b: prior.best_bin(ONE[:0], ONE), ValueError, ["score_u must be a vector of at least one score", "[0]"]),
     ("scores as a list", lambda b: prior.best_bin(ONE, [0.1]), ValueError, ["score_s must be a vector", "got list"]),

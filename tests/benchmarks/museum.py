@@ -19,14 +19,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from kept import digest, kept, results, to_bytes, to_images, write_results
 
 from pulib import failures, probes, toy
 from pulib.data import BUILD, PUSplit, is_normal, load_pu, manifest
-from pulib.diffusion import NoisePredictor, cosine_schedule, ddim_sampler, loss_profile, sample, stratified_timesteps
+from pulib.diffusion import NoisePredictor, cosine_schedule, ddim_sampler, loss_profile, sample
 from pulib.evaluation import corrected_nsr, evaluate, frechet_distance, load_judge, read, ruler
-from pulib.risk import normal_part, pu_risk, unsupervised_risk
+from pulib.prior import estimate_prior
+from pulib.risk import pu_risk, unsupervised_risk
 from pulib.rivals import FAST, FINE_TUNING
 from pulib.training import Settings, device, fit, load_base, load_oracle
 
@@ -34,7 +36,7 @@ RESULTS = "results/07_failure_museum.json"
 COMMAND = "python tests/benchmarks/museum.py --json"
 STEPS, LONG = 150, 750
 SAMPLES = 600
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
 ODD = (1, 3, 5, 7, 9)
 LEVELS = torch.arange(50, 1000, 100)
 
@@ -43,13 +45,14 @@ LEVELS = torch.arange(50, 1000, 100)
 class Run:
     """One training: what differs from the PU arm of notebook 04, whose objective and settings are the default.
 
-    `cap` None counts losses on S in full; `objective` "oracle" and "unsupervised" train on one set of images alone.
+    `objective` "oracle" and "unsupervised" train on one set of images alone; `scale` divides the losses in the risk (which is multiplied by it, so that
+    only the log term changes), None leaves the log term out.
     """
 
     split: PUSplit
     prior: float | None = None
     objective: str = "pu"
-    temperature: float | None = 1.0
+    scale: float | None = 1.0
     start: str = "shipped"
     steps: int = STEPS
     changes: dict = field(default_factory=dict)
@@ -58,7 +61,7 @@ class Run:
         """What the run depends on, as JSON values."""
         images = hashlib.sha256(self.split.unlabeled.numpy().tobytes() + self.split.sensitive.numpy().tobytes()).hexdigest()
         weights = manifest()[f"weights/{'oracle' if self.objective == 'oracle' else 'base'}_even.safetensors"]["sha256"]
-        return self.prior, self.objective, self.temperature, self.start, self.steps, self.changes, FINE_TUNING, images, weights
+        return self.prior, self.objective, self.scale, self.start, self.steps, self.changes, FINE_TUNING, images, weights
 
 
 def trained(run: Run, seed: int, folder: Path, watch: Callable | None = None) -> NoisePredictor:
@@ -68,7 +71,10 @@ def trained(run: Run, seed: int, folder: Path, watch: Callable | None = None) ->
     images = split.oracle_normal if run.objective == "oracle" else split.unlabeled
 
     def objective(loss_u, loss_s):
-        return unsupervised_risk(loss_u) if alone or not len(loss_s) else pu_risk(loss_u, loss_s, b, "abs", run.temperature)
+        if alone or not len(loss_s):
+            return unsupervised_risk(loss_u)
+        scale = run.scale or 1.0
+        return scale * pu_risk(loss_u / scale, loss_s / scale, b, temperature=run.scale and 1.0)
 
     settings = Settings(run.steps, **(FINE_TUNING | ({"cap": None} if alone else {}) | run.changes), seed=seed)
     checkpoint = folder / f"{digest(*run.facts())}_{seed}.checkpoint"
@@ -138,6 +144,7 @@ class Bench:
     long: int
     folder: Path
     judge: object
+    estimate: bool  # the class prior, too, which cannot be shortened
 
     def run(self, split: PUSplit, seed: int, **more) -> torch.Tensor:
         return drawn(Run(split, **({"steps": self.steps} | more)), seed, self.n, self.folder)
@@ -170,11 +177,27 @@ def room_2(bench: Bench) -> Rows:
     runs["S: digits 1, 3, largest prior"] = dict(split=failures.labels("digits 1, 3", 150), prior=split.prior * 0.4)
     for name, values in bench.rows(runs, split, lambda x: by_digit(x, bench.judge)):
         yield 2, name, values
+    for kind in ("digits 1, 3, 5, 7, 9", "digits 1, 3") if bench.estimate else ():
+        yield 2, f"estimated prior, S: {kind}", estimated(bench, kind, 150)
+
+
+def estimated(bench: Bench, kind: str, n: int) -> list[dict]:
+    """What `prior.estimate_prior` makes of U and a set S, for each seed."""
+    split, values = failures.labels(kind, n), []
+    for seed in bench.seeds:
+
+        def make(seed: int = seed) -> dict:
+            found = estimate_prior(split.unlabeled, split.sensitive, seed)
+            return {"prior": np.array(found.prior), "best bin": np.array(found.history[-1].bin.ratio)}
+
+        values.append({key: float(value) for key, value in kept(bench.folder / f"priors_{digest(kind, n)}_{seed}.npz", make).items()})
+    return values
 
 
 def room_3(bench: Bench) -> Rows:
     """S is biased, contaminated or small."""
     split, limit = load_pu("even"), failures.thickness(failures.labels("random", 400).sensitive).median().item()
+    against = failures.labels("wrong 30 %", 100)  # its held-out images are none of the wrong labels
 
     def thin(x: torch.Tensor) -> dict:
         """Of all drawings: the shares that are read as odd with strokes thinner than the median of real odd digits, and with thicker ones."""
@@ -185,8 +208,10 @@ def room_3(bench: Bench) -> Rows:
     runs |= {name: dict(split=failures.labels(kind, n)) for name, kind, n in (("100 labels", "random", 100), ("100 bold labels", "bold", 100), ("20 labels", "random", 20), ("5 labels", "random", 5))}
     runs["100 labels, 30 % wrong"] = dict(split=failures.labels("wrong 30 %", 100))
     runs["100 labels, 30 % wrong, b raised"] = dict(split=failures.labels("wrong 30 %", 100), prior=split.prior / 0.7)
-    for name, values in bench.rows(runs, split, thin):
+    for name, values in bench.rows(runs, against, thin):
         yield 3, name, values
+    for name, kind, n in (("100 labels", "random", 100), ("100 bold labels", "bold", 100), ("100 labels, 30 % wrong", "wrong 30 %", 100)) if bench.estimate else ():
+        yield 3, f"estimated prior, {name}", estimated(bench, kind, n)
 
 
 def room_4(bench: Bench) -> Rows:
@@ -217,10 +242,10 @@ def room_4(bench: Bench) -> Rows:
 
 
 def room_5(bench: Bench) -> Rows:
-    """Sum or mean: the temperature of the log term, without a cap."""
+    """Sum or mean: what the losses are divided by, without a cap."""
     split = load_pu("even")
-    runs = {"no log term": dict(split=split, temperature=None, changes={"cap": None})}
-    runs |= {f"temperature {tau}": dict(split=split, temperature=float(tau), changes={"cap": None}) for tau in (1, 30, 784, 7840)}
+    runs = {"no log term": dict(split=split, scale=None, changes={"cap": None})}
+    runs |= {f"l / {scale}": dict(split=split, scale=float(scale), changes={"cap": None}) for scale in (1, 30, 784)}
     for name, values in bench.rows(runs, split):
         yield 5, name, values
 
@@ -235,35 +260,27 @@ def room_6(bench: Bench) -> Rows:
     }
     for name, values in bench.rows({name: dict(split=split, changes=kind | {"cap": None}) for name, kind in kinds.items()}, split):
         yield 6, name, values
-    # the value of the inner term over batches, at the start, by losses of single images
-    model = load_base("even").eval().to(device())
-    for seed_kind in ("independent t", "stratified t"):
-        for size in (16, 80):
-            yield 6, f"start, batch of {size}, {seed_kind}", [inner_terms(bench, model, split, size, seed_kind.startswith("strat"), seed) for seed in bench.seeds]
+    for size in (16, 80):
+        for how in ("shared deck", "independent t", "stratified t"):
+            yield 6, f"batch of {size}, {how}", [inner_terms(bench, split, size, how, seed) for seed in bench.seeds]
 
 
-def inner_terms(bench: Bench, model, split: PUSplit, size: int, stratified: bool, seed: int, batches: int = 400) -> dict:
-    """Mean and standard deviation of E_U[l] - prior E_S[l] over batches of `size` at fixed shares, whose losses come from a table of levels."""
-    n_u, T = round(size * 0.8), 1000
-    path = bench.folder / f"table_{seed}_{digest(manifest()['weights/base_even.safetensors']['sha256'])}.npz"
-    grid = torch.arange(5, T, 10)
+def inner_terms(bench: Bench, split: PUSplit, size: int, how: str, seed: int) -> dict:
+    """Mean, spread and mean size of E_U[l] - prior E_S[l] over batches: with the losses of the start, and with those on S ten times as large, as late in a long run."""
 
     def make() -> dict:
-        rows = {}
+        model, rows = load_base("even").eval().to(device()), {}
         for name, images in (("u", split.unlabeled), ("s", split.sensitive)):
             some = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:100]].to(device())
-            rows[name] = loss_profile(model, some, grid, model.schedule, seed).cpu().numpy()
+            rows[name] = loss_profile(model, some, torch.arange(5, 1000, 10), model.schedule, seed).cpu().numpy()
         return rows
 
-    tables = {name: torch.from_numpy(values) for name, values in kept(path, make).items()}
-    generator = torch.Generator().manual_seed(seed)
-
-    def losses(name: str, n: int) -> torch.Tensor:
-        t = stratified_timesteps(n, T, generator) if stratified else torch.randint(T, (n,), generator=generator)
-        return tables[name][t // 10, torch.randint(tables[name].shape[1], (n,), generator=generator)]
-
-    v = torch.tensor([normal_part(losses("u", n_u), losses("s", size - n_u), split.prior).item() for _ in range(min(batches, 4 * bench.n))])
-    return {"mean": v.mean().item(), "sd": v.std().item()}
+    path = bench.folder / f"table_{seed}_{digest(manifest()['weights/base_even.safetensors']['sha256'])}.npz"
+    u, s = (torch.from_numpy(values) for values in kept(path, make).values())
+    more = dict(stratified=True) if how == "stratified t" else dict(share_s=len(split.sensitive) / (len(split.sensitive) + len(split.unlabeled))) if how == "shared deck" else {}
+    n_u = round(size * 0.8)
+    start, late = (failures.inner_terms(u, s * factor, split.prior, n_u, size - n_u, 2000, seed, **more) for factor in (1, 10))
+    return {"sd": start.std().item(), "late: mean": late.mean().item(), "late: sd": late.std().item(), "late: mean size": late.abs().mean().item()}
 
 
 def room_7(bench: Bench) -> Rows:
@@ -307,7 +324,8 @@ def room_8(bench: Bench) -> Rows:
 
     def distances(x: torch.Tensor) -> dict:
         mine = read(bench.judge, x).features
-        return {f"frechet to {name}": frechet_distance(mine, theirs) for name, theirs in features.items()}
+        near = failures.copied(x, split.oracle_normal, split.heldout_normal)
+        return {f"frechet to {name}": frechet_distance(mine, theirs) for name, theirs in features.items()} | {"copied": near}
 
     for name, values in bench.rows(base_runs(), split, distances):
         yield 8, name, values
@@ -330,7 +348,7 @@ def flipped(images: torch.Tensor, split: PUSplit, judge, e: float, seed: int) ->
 
 def garbage(split: PUSplit, n: int) -> dict[str, Callable]:
     """Worthless models: seed -> images."""
-    return {name: partial(make, split.heldout_normal, n) for name, make in failures.GARBAGE.items()}
+    return {name: partial(make, split.oracle_normal, n) for name, make in failures.GARBAGE.items()}
 
 
 def room_9(bench: Bench) -> Rows:
@@ -393,7 +411,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     sizes = dict(n=16, steps=2, long=15) if args.smoke else dict(n=SAMPLES, steps=STEPS, long=LONG)
-    bench = Bench(tuple(args.seeds), folder=BUILD / ("museum_smoke" if args.smoke else "museum"), judge=load_judge(), **sizes)
+    bench = Bench(tuple(args.seeds), folder=BUILD / ("museum_smoke" if args.smoke else "museum"), judge=load_judge(), estimate=not args.smoke, **sizes)
     rows = []
     for room in args.rooms:
         for number, setting, values in ROOMS[room](bench):
