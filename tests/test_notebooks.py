@@ -22,9 +22,10 @@ CHANGED = {
     "01_ddpm": {"normal": "odd", "seed": 3, "train_steps": 300},
     "02_pu_risk": {"prior": 0.12, "seed": 3},
     "03_negative_elbo": {"normal": "odd", "prior": 0.1, "seed": 3},
-    "04_pu_diffusion": {"normal": "odd", "prior": 0.05, "seed": 3, "steps": 20, "n_samples": 60},
+    "04_pu_diffusion": {"normal": "odd", "prior": 0.05, "seed": 3, "steps": 6, "n_samples": 40},
     "05_the_prior": {"normal": "odd", "assumed": 0.15, "contamination": 0.2, "seed": 3, "n_samples": 48},
-    "08_scale_up": {"steps": 3, "n_samples": 40, "arms": "unsupervised pu_paper"},
+    "07_failure_museum": {"seed": 3, "steps": 6, "n_samples": 40, "n_points": 200},
+    "08_scale_up": {"steps": 2, "n_samples": 24, "arms": "unsupervised pu_paper"},
     "06_one_object": {"normal": "odd", "arm": "pu_sieved", "steps": 4, "n_samples": 40, "seed": 3},
 }
 by_name = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
