@@ -264,7 +264,7 @@ def draw_density(axis: Axes, values: Tensor, limit: float, title: str = "") -> N
 
 
 def digit_panels(
-    panels: dict[str, dict[str, Tensor]], alt: str, column_labels: Sequence[str] = (), width: float = 9.0
+    panels: dict[str, dict[str, Tensor]], alt: str, column_labels: Sequence[str] = (), width: float = 9.0, n_colours: int = 64
 ) -> Picture:
     """Panels side by side, each of labelled rows of digits: {panel: {row: images [n, 1, h, w]}}.
 
@@ -272,7 +272,7 @@ def digit_panels(
     """
     rows = next(iter(panels.values()))
     n, _, h, w = next(iter(rows.values())).shape
-    label_width = 0.1 + 0.075 * max(sum(c not in "$\\{}_^" for c in name.replace("hat", "")) for name in rows)
+    label_width = 0.2 + 0.08 * max(sum(c not in "$\\{}_^" for c in name.replace("hat", "")) for name in rows)
     step = (width - label_width) / (len(panels) * (n + 0.8))  # of one digit, in inches
     figure, axes = new_figure(width, step * len(rows) + 0.15 + 0.3 * any(panels) + 0.25 * bool(column_labels), 1, len(panels))
     figure.get_layout_engine().set(wspace=0.12 if len(panels) > 1 else 0.0)
@@ -280,7 +280,7 @@ def digit_panels(
         draw_digits(axis, torch.cat(list(panel.values())), n, title=title)
         _label_rows(axis, [(h + GAP) * i + h / 2 for i in range(len(rows))], list(rows) if axis is axes[0, 0] else [""] * len(rows))
         axis.set_xticks([(w + GAP) * i + w / 2 for i in range(len(column_labels))], column_labels)
-    return render(figure, alt)
+    return render(figure, alt, n_colours)
 
 
 def noise_fields(
@@ -699,35 +699,44 @@ def sieve(r_u: Tensor, r_s: Tensor, hidden: Tensor, threshold: float, alt: str) 
 
 
 def effects(
-    panels: dict[str, Sequence[tuple[float, float, float]]], names: Sequence[str], alt: str, levels: dict[str, float] | None = None, colours: Sequence[str] = (), width: float = 9.0
+    panels: dict[str, Sequence[tuple[float, float, float]]], names: Sequence[str], alt: str, levels: dict[str, float] | None = None, x_range: tuple[float, float] | None = None, width: float = 8.2
 ) -> Picture:
     """Settings one below the other, {x label: [(value, low, high) of each]}, with their names on the left.
 
-    `levels` {x label: x} adds a dotted line to a panel; `colours` has one for each setting.
+    `levels` {x label: x} adds a dotted line to a panel; `x_range` makes all panels alike.
     """
-    figure, axes = new_figure(width, 0.3 * len(names) + 0.95, 1, len(panels), sharey=True)
+    figure, axes = new_figure(width, 0.27 * len(names) + 0.9, 1, len(panels), sharey=True)
     figure.get_layout_engine().set(wspace=0.06)
     for axis, (x_label, found) in zip(axes[0], panels.items()):
         for i, (value, low, high) in enumerate(found):
-            colour = colours[i] if colours else NORMAL
-            axis.plot([low, high], [i, i], color=colour, marker="|", markersize=7, linewidth=1.4)
-            axis.plot(value, i, "o", color=colour)
+            axis.plot([low, high], [i, i], color=NORMAL, marker="|", markersize=7, linewidth=1.4)
+            axis.plot(value, i, "o", color=NORMAL, markersize=5)
         if x_label in (levels or {}):
             axis.axvline(levels[x_label], color=INK, linestyle=":", linewidth=1, zorder=0)
-        axis.set(xlabel=x_label, ylim=(len(names) - 0.5, -0.5))
-        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.set(xlabel=x_label, ylim=(len(names) - 0.5, -0.5), xlim=x_range)
+        axis.xaxis.set_major_locator(MaxNLocator(4 if len(panels) < 4 else 2))
+        axis.tick_params(axis="x", labelsize=9)
     axes[0, 0].set_yticks(range(len(names)), names)
-    return render(figure, alt)
+    return render(figure, alt, n_colours=8)
 
 
 def kinds(rows: dict[str, tuple[Tensor, dict[str, Tensor], Tensor, Tensor]], colours: dict[str, str], n_sensitive: int, alt: str, limit: float = 2.4, quick: bool = False) -> Picture:
     """Worlds of several kinds of points, {title: (signed density on `grid_points(limit, 80)`, samples {group: [n, 2]}, share drawn of each kind [k],
     share wanted [k])}: density, samples and shares beside each other. The last `n_sensitive` kinds are sensitive. `quick` is for sliders.
     """
-    figure, axes = new_figure(9.0, 2.75 * len(rows) + 0.1, len(rows), 3)
+    figure, axes = new_figure(7.8, 2.1 * len(rows) + 0.1, len(rows), 3)
+    shades = colors.LinearSegmentedColormap.from_list("signed", [SENSITIVE, "#FFFFFF", NORMAL])
+    ticks = np.linspace(-limit, limit, round(len(next(iter(rows.values()))[0]) ** 0.5))
     for (title, (density, groups, drawn, wanted)), (left, middle, right) in zip(rows.items(), axes):
-        draw_density(left, density, limit, f"{title}: target")
-        draw_points(middle, groups, colours, limit, "drawn")
+        field = density.view(len(ticks), len(ticks)).numpy()
+        top = float(np.abs(field).max())
+        left.contourf(ticks, ticks, field, levels=np.linspace(-top, top, 14), cmap=shades)  # steps, as PNG stores smooth shades badly
+        if field.min() < -1e-3 * top:
+            left.contour(ticks, ticks, field, levels=[-1e-3 * top], colors=[SENSITIVE], linewidths=1.2)
+        left.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title=f"{title}: target")
+        for (name, points), marker in zip(groups.items(), "o^"):
+            middle.scatter(*points.T, s=4, marker=marker, linewidths=0, color=colours[name])
+        middle.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x_1$", title="drawn")
         k = len(drawn)
         tint = [NORMAL] * (k - n_sensitive) + [SENSITIVE] * n_sensitive
         right.bar(range(k), drawn.tolist(), color=tint, alpha=0.75)
@@ -735,12 +744,12 @@ def kinds(rows: dict[str, tuple[Tensor, dict[str, Tensor], Tensor, Tensor]], col
         right.set(xticks=range(k), xticklabels=[f"N{i + 1}" for i in range(k - n_sensitive)] + [f"S{i + 1}" for i in range(n_sensitive)], ylabel="share of drawings", ylim=(0, 0.36))
         right.tick_params(axis="x", labelsize=8)
         right.legend(frameon=False, loc="upper left", fontsize=9)
-    return _quick(figure, alt) if quick else render(figure, alt)
+    return _quick(figure, alt) if quick else render(figure, alt, n_colours=12)
 
 
 def two_histograms(panels: dict[str, dict[str, Tensor]], x_label: str, alt: str, colours: dict[str, str], quick: bool = False) -> Picture:
     """Histograms of the same names in panels side by side, {panel: {name: values [n]}}, with a line at 0; the outermost 0.2 % are left out."""
-    figure, axes = new_figure(9.0, 3.1, 1, len(panels))
+    figure, axes = new_figure(8.4, 2.9, 1, len(panels))
     for axis, (title, groups) in zip(axes[0], panels.items()):
         both = torch.cat(list(groups.values()))
         low, high = both.quantile(torch.tensor([0.002, 0.998])).tolist()
@@ -752,14 +761,14 @@ def two_histograms(panels: dict[str, dict[str, Tensor]], x_label: str, alt: str,
     axes[0, 0].set_ylabel("number of batches")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
-    return _quick(figure, alt) if quick else render(figure, alt)
+    return _quick(figure, alt) if quick else render(figure, alt, n_colours=12)
 
 
 def loss_history(
     over_steps: dict[str, tuple[Sequence[float], Sequence[float]]], by_level: dict[str, tuple[Sequence[float], Sequence[float]]], step: float, alt: str
 ) -> Picture:
     """Losses of several sets over the steps of a run, {name: (step, loss)}, with a mark at `step`, beside those by noise level at that step (logarithmic)."""
-    figure, axes = new_figure(9.0, 3.4, 1, 2)
+    figure, axes = new_figure(8.4, 3.1, 1, 2)
     for axis, lines, x_label in ((axes[0, 0], over_steps, "step"), (axes[0, 1], by_level, "noise level t")):
         for (name, (x, y)), colour, dash in zip(lines.items(), [SENSITIVE, "#CC79A7", ACCENT, NORMAL], ["-", "--", "-.", ":"]):
             axis.plot(x, y, color=colour, linestyle=dash, marker=".", linewidth=1.8, label=name)
@@ -771,7 +780,7 @@ def loss_history(
     axes[0, 1].set_title(f"after {step} steps")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=4)
-    return render(figure, alt)
+    return render(figure, alt, n_colours=12)
 
 
 def _placed(width: float, height: float, *places: tuple[float, float, float, float]) -> tuple:
