@@ -110,13 +110,18 @@ class Part:
 OPENING, CLOSING, BREAK, DISCUSSION = 5, 5, 15, 5  # minutes; a discussion gets at least these
 
 
+def fixed_minutes(lessons: Sequence[Lesson], breaks: int = 0) -> int:
+    """What a session takes without any exercise."""
+    return OPENING + CLOSING + BREAK * breaks + sum(lesson.times.talk + lesson.times.running + DISCUSSION for lesson in lessons)
+
+
 def plan(lessons: Sequence[Lesson], minutes: int, breaks: int = 0) -> list[Part]:
     """A session of exactly `minutes`: what must be, then exercises from the easiest on, then discussion with what is left.
 
     Raises:
         ValueError: talks, runs and breaks alone take longer.
     """
-    fixed = OPENING + CLOSING + BREAK * breaks + sum(lesson.times.talk + lesson.times.running + DISCUSSION for lesson in lessons)
+    fixed = fixed_minutes(lessons, breaks)
     if fixed > minutes:
         raise ValueError(f"minutes must be at least {fixed} for {len(lessons)} notebooks; got {minutes}")
     chosen = in_class(lessons, minutes - fixed)
@@ -127,6 +132,17 @@ def plan(lessons: Sequence[Lesson], minutes: int, breaks: int = 0) -> list[Part]
     for i, (lesson, extra) in enumerate(zip(lessons, more), 1):
         parts += [*lesson_parts(lesson, chosen, DISCUSSION + extra), *([Part("Break", BREAK)] if i in pauses else [])]
     return [*parts, Part("Closing: what you can now say; homework", CLOSING)]
+
+
+def in_lectures(lessons: Sequence[Lesson], minutes: int) -> list[list[Lesson]]:
+    """The first notebook alone, as installing and questions take time, then two in a lecture where both fit."""
+    found = [[lesson] for lesson in lessons[:1]]
+    for lesson in lessons[1:]:
+        if len(found) > 1 and len(found[-1]) == 1 and fixed_minutes([*found[-1], lesson]) <= minutes:
+            found[-1].append(lesson)
+        else:
+            found.append([lesson])
+    return found
 
 
 def in_class(lessons: Sequence[Lesson], minutes: int) -> list[Card]:
@@ -180,7 +196,7 @@ def questions(markdown: str) -> dict[str, dict[str, str]]:
 def guide(lessons: Sequence[Lesson], markdown: str) -> str:
     """The teaching guide as Markdown."""
     written, asked = sections(markdown), questions(markdown)
-    lectures = [lessons[:1], *(lessons[i : i + 2] for i in range(1, len(lessons), 2))]
+    lectures = in_lectures(lessons, 90)
     chapters = {
         "At a glance": glance(lessons),
         "A day": f"Six hours.\n\n{plan_table(plan(lessons, 360, breaks=3))}",
