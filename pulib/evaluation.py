@@ -7,6 +7,7 @@ balance as well.
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from .data import BUILD, DATA, PUSplit, is_normal, learner_part, normal_digits, read_verified, write_atomic
 from .training import fill_weights, read_tensors
@@ -37,7 +37,13 @@ class Judge(nn.Module):
         return self.members[0].body(images)
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.stack([F.log_softmax(member(images), 1) for member in self.members]).logsumexp(0) - math.log(len(self.members))
+        return self.both(images)[0]
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """log p and features, from one pass."""
+        seen = [member.body(images) for member in self.members]
+        log_p = [F.log_softmax(member.head(features), 1) for member, features in zip(self.members, seen)]
+        return torch.stack(log_p).logsumexp(0) - math.log(len(seen)), seen[0]
 
 
 class _Member(nn.Module):
@@ -84,11 +90,12 @@ class Reading:
 
 
 @torch.no_grad()
-def read(judge: nn.Module, images: Tensor, batch: int = 500) -> Reading:
+def read(judge: nn.Module, images: Tensor, batch: int = 250) -> Reading:
     """Let the judge read images [n, *judge.shape] in [-1, 1].
 
     Args:
-        judge: the shipped one, or another with `shape`, images -> log p [n, labels], and `features`, images -> [n, d].
+        judge: the shipped one, or another with `shape`, images -> log p [n, labels], and `features`, images -> [n, d]; where it has `both`,
+            that is asked for the two at once.
         images: [n, 1, 28, 28] for the shipped one.
         batch: digits that are read at once; of larger images fewer, which need as much memory.
 
@@ -103,7 +110,8 @@ def read(judge: nn.Module, images: Tensor, batch: int = 500) -> Reading:
     if not torch.isfinite(images).all():
         raise ValueError("images has pixels that are nan or infinite; allowed are finite values, about [-1, 1]")
     at_once = max(1, batch * math.prod(Judge.shape[1:]) // math.prod(shape[1:]))
-    parts = [(judge(part), judge.features(part)) for part in images.split(at_once)]
+    both = getattr(judge, "both", lambda part: (judge(part), judge.features(part)))
+    parts = [both(part) for part in images.split(at_once)]
     log_p, features = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     confidence, digits = log_p.exp().max(1)
     return Reading(digits, confidence, features)
@@ -205,10 +213,23 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
         raise ValueError(f"features and reference must have shape [n, {width}]; got {list(features.shape)}, {list(reference.shape)}")
     if len(features) < 2 or len(reference) < 2:
         raise ValueError(f"features and reference need at least 2 rows each; got {len(features)} and {len(reference)}")
-    metric = FrechetInceptionDistance(feature=_Features(features.shape[1]), normalize=True).set_dtype(torch.float64)
+    return _distance_to(reference)(features)
+
+
+def _distance_to(reference: Tensor) -> Callable[[Tensor], float]:
+    """`frechet_distance` to a reference, whose mean and covariance are computed once for many sets of features."""
+    # takes seconds to load, and not all that judge samples measure a distance
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature=_Features(reference.shape[1]), reset_real_features=False, normalize=True).set_dtype(torch.float64)
     metric.update(reference.double(), real=True)
-    metric.update(features.double(), real=False)
-    return max(0.0, metric.compute().item())
+
+    def distance(features: Tensor) -> float:
+        metric.reset()  # but for the reference
+        metric.update(features.double(), real=False)
+        return max(0.0, metric.compute().item())
+
+    return distance
 
 
 def class_balance(digits: Tensor, normal: str) -> float:
@@ -335,10 +356,10 @@ def ratio_to_oracle(features: Tensor, oracle: Tensor, reference: Tensor, resampl
         reference: of real images, [m, d].
     """
     ratio = frechet_distance(features, reference) / frechet_distance(oracle, reference)
-    generator, ratios = torch.Generator().manual_seed(0), []
+    generator, ratios, distance = torch.Generator().manual_seed(0), [], _distance_to(reference)
     for _ in range(resamples):
         rows = torch.randint(len(features), (len(features),), generator=generator)
-        ratios.append(frechet_distance(features[rows], reference) / frechet_distance(oracle[rows], reference))
+        ratios.append(distance(features[rows]) / distance(oracle[rows]))
     low, high = (2 * ratio - torch.tensor(ratios).double().quantile(q).item() for q in (0.975, 0.025))
     return [round(value, 3) for value in (ratio, low, high)]
 

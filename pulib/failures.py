@@ -207,6 +207,20 @@ def over_seeds(values: Sequence[float], against: Sequence[float] | None = None) 
     return x.mean().item(), x.mean().item() - half, x.mean().item() + half
 
 
+def ratio_over_seeds(values: Sequence[float], against: Sequence[float]) -> tuple[float, float, float]:
+    """How many times as large a measure is as in another setting, run by run: the geometric mean of the ratios with its 95 % interval, by their logs.
+
+    Args:
+        values, against: as in `over_seeds`, all > 0.
+
+    Raises:
+        ValueError: as `over_seeds`, or a value that is not > 0.
+    """
+    if not all(x > 0 for x in (*values, *against)):
+        raise ValueError(f"values and against must be > 0 for a ratio; got {list(values)} and {list(against)}")
+    return tuple(math.exp(x) for x in over_seeds([math.log(x) for x in values], [math.log(x) for x in against]))
+
+
 # -------------------------------------------------------------------------- what is measured without a judge
 
 

@@ -435,7 +435,9 @@ def score_images(networks: Classifier, images: Tensor, seed: int = 0) -> Tensor:
     return torch.cat(parts)
 
 
-def fit_classifier(unlabeled: Tensor, sensitive: Tensor, prior: float | None = None, seed: int = 0, folds: int = 5, steps: int = STEPS[0]) -> Scores:
+def fit_classifier(
+    unlabeled: Tensor, sensitive: Tensor, prior: float | None = None, seed: int = 0, folds: int = 5, steps: int | None = None
+) -> Scores:
     """Held-out scores of a classifier of S against U: S is split into `folds` parts and so is U, and each part is scored by a
     network that was trained on the others (cross-fitting).
 
@@ -444,7 +446,7 @@ def fit_classifier(unlabeled: Tensor, sensitive: Tensor, prior: float | None = N
         prior: None takes U for normal; a number in [0, 1) trains with the nnPU risk (see `classifier_risk`).
         seed: of folds, distortions, first weights and batches; the same seed gives the same scores.
         folds: >= 2.
-        steps: of training, >= 2.
+        steps: of training, >= 2; those of a first round, `STEPS[0]`, when None.
 
     Raises:
         ValueError: an argument outside its range.
@@ -453,10 +455,10 @@ def fit_classifier(unlabeled: Tensor, sensitive: Tensor, prior: float | None = N
 
 
 def fit_networks(
-    unlabeled: Tensor, sensitive: Tensor, prior: float | None = None, seed: int = 0, folds: int = 5, steps: int = STEPS[0]
+    unlabeled: Tensor, sensitive: Tensor, prior: float | None = None, seed: int = 0, folds: int = 5, steps: int | None = None
 ) -> tuple[Classifier, Scores]:
     """The networks of `fit_classifier`, for `score_images`, and their held-out scores; arguments and errors as there."""
-    prior, steps = None if prior is None else check_prior(prior), check_count(steps, "steps", 2)
+    prior, steps = None if prior is None else check_prior(prior), check_count(STEPS[0] if steps is None else steps, "steps", 2)
     task = prepare(unlabeled, sensitive, seed, folds)
     networks = train(task, [task.training_rows(k)[0] for k in range(folds)], prior, 1, None, steps)
     return networks, task.held_out(all_scores(networks, task))

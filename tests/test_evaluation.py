@@ -118,6 +118,17 @@ def test_frechet_distance_of_a_shift_is_its_square():
     assert frechet_distance(a, a + 0.5) == pytest.approx(64 * 0.25, rel=1e-4)
 
 
+def test_ratio_to_the_oracle_is_that_of_separate_distances_and_its_interval_that_of_their_bootstrap():
+    ours, oracle, real = features(60, 0), features(60, 0) + 0.1, features(90, 1)
+    assert evaluation.ratio_to_oracle(oracle, oracle, real, 5) == [1.0, 1.0, 1.0]
+    ratio, generator, drawn = frechet_distance(ours, real) / frechet_distance(oracle, real), torch.Generator().manual_seed(0), []
+    for _ in range(5):
+        rows = torch.randint(60, (60,), generator=generator)
+        drawn.append(frechet_distance(ours[rows], real) / frechet_distance(oracle[rows], real))
+    low, high = (2 * ratio - torch.tensor(drawn).double().quantile(q).item() for q in (0.975, 0.025))
+    assert evaluation.ratio_to_oracle(ours, oracle, real, 5) == pytest.approx([ratio, low, high], abs=6e-4) and low < high
+
+
 def test_class_balance_at_its_extremes():
     balanced = torch.arange(10).repeat(7)
     assert class_balance(balanced, "even") == class_balance(balanced, "odd") == pytest.approx(0)

@@ -413,6 +413,15 @@ def test_the_judge_of_slant_makes_no_errors():
     assert found.nsr_low < upright < found.nsr_high and found.class_tv == 0
 
 
+def test_ratios_over_seeds_are_those_of_logs_and_turn_round():
+    a, b = [2.0, 3.0, 8.0], [1.0, 2.0, 2.0]
+    value, low, high = failures.ratio_over_seeds(a, b)
+    assert value == pytest.approx((2 * 1.5 * 4) ** (1 / 3)) and 0 < low < value < high
+    assert failures.ratio_over_seeds(b, a) == pytest.approx((1 / value, 1 / high, 1 / low))
+    with pytest.raises(ValueError, match="must be > 0"):
+        failures.ratio_over_seeds([1.0, 0.0], [1.0, 1.0])
+
+
 # ------------------------------------------------------------------------------------------ worthless models
 
 

@@ -35,7 +35,7 @@ EFFECTS = [  # room, setting, compared with, measure; those of the README's tabl
 def effect(room: int, setting: str, against: str, measure: str) -> tuple[float, float, float]:
     """Difference, run by run, with its interval; of Fréchet distances the ratio."""
     a, b = (ROOMS[room][name][measure] for name in (setting, against))
-    return failures.over_seeds([x / y for x, y in zip(a, b)] if measure == "frechet" else a, None if measure == "frechet" else b)
+    return (failures.ratio_over_seeds if measure == "frechet" else failures.over_seeds)(a, b)
 
 
 def in_words(room: int, setting: str, against: str, measure: str) -> str:

@@ -2,14 +2,16 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pulib import rivals
+from pulib import data, evaluation, prior, rivals
 from pulib.data import DATA, manifest, read_verified
 from pulib.evaluation import load_results
 
@@ -19,6 +21,9 @@ else:
     import tomli as tomllib  # pytest brings it along where Python does not
 
 ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "tests" / "benchmarks"
+benchmarks = pytest.mark.xdist_group("benchmarks")  # best on one worker: what they share is made once
+SHARED = [(module, name, lru_cache(getattr(module, name))) for module, name in ((data, "load_pu"), (evaluation, "load_judge"), (rivals, "sieve"))]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 
 
@@ -109,77 +114,87 @@ def test_readme_names_only_files_that_exist():
             assert target.startswith("http") or (ROOT / name).parent.joinpath(target).exists(), target
 
 
-def test_benchmark_runs_on_a_small_scale(tmp_path, monkeypatch):
-    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
-    command = [sys.executable, str(ROOT / "tests/benchmarks/pu_table.py"), "--json", "--smoke", "--splits", "even"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert [json.loads(line)["arm"] for line in run.stdout.splitlines()] == ["oracle", "pu", "supervised", "unsupervised"]
+@pytest.fixture
+def benchmark(tmp_path, monkeypatch, capsys):
+    """A call that runs the script of a benchmark with --smoke and more arguments, in this process, where torch is loaded; its rows."""
+    monkeypatch.setattr(data, "BUILD", tmp_path)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    for module, name, made_once in SHARED:
+        monkeypatch.setattr(module, name, made_once)
+    for name in ("STEPS", "COPIES"):  # --smoke changes them
+        monkeypatch.setattr(prior, name, getattr(prior, name))
+
+    def run(script: str, *arguments: str) -> list[dict]:
+        monkeypatch.setattr(sys, "argv", [script, "--json", "--smoke", *arguments])
+        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
 
 
-def test_benchmark_of_the_prior_runs_on_a_small_scale(tmp_path, monkeypatch):
-    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
-    command = [sys.executable, str(ROOT / "tests/benchmarks/prior_estimation.py"), "--json", "--smoke"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    methods = [json.loads(line)["method"] for line in run.stdout.splitlines()]
+@benchmarks
+def test_benchmark_runs_on_a_small_scale(benchmark):
+    rows = benchmark("pu_table.py", "--splits", "even")
+    assert [row["arm"] for row in rows] == ["oracle", "pu", "supervised", "unsupervised"]
+
+
+@benchmarks
+def test_benchmark_of_the_prior_runs_on_a_small_scale(benchmark):
+    methods = [row["method"] for row in benchmark("prior_estimation.py")]
     assert methods == ["corrected_bin", "best_bin", "best_bin_round_1", "elkan_noto", "pulearn_histogram", "pulearn_scar_em"]
 
 
-def test_benchmark_of_tracking_runs_on_a_small_scale(tmp_path, monkeypatch):
-    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
-    command = [sys.executable, str(ROOT / "tests/benchmarks/prior_tracking.py"), "--json", "--smoke"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    rows = [json.loads(line) for line in run.stdout.splitlines()]
-    assert [(row["arm"], row["assumed"]) for row in rows] == [
+@benchmarks
+def test_benchmark_of_tracking_runs_on_a_small_scale(benchmark):
+    assert [(row["arm"], row["assumed"]) for row in benchmark("prior_tracking.py")] == [
         ("oracle", 0), ("pu", 0.09091), ("distilled", 0), ("distilled", 0.02), ("risk", 0), ("risk", 0.02), ("wide", 0), ("wide", 0.1)
     ]  # fmt: skip
 
 
-def test_benchmark_of_the_estimators_runs_on_a_small_scale(tmp_path, monkeypatch):
-    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
+@benchmarks
+def test_benchmark_of_the_estimators_runs_on_a_small_scale(benchmark, tmp_path):
     arms = ["oracle", "filter", "pu_sieved", "rejection", "guidance", "safe_denoiser"]
-    command = [sys.executable, str(ROOT / "tests/benchmarks/estimators.py"), "--json", "--smoke", "--splits", "even", "--seeds", "0", "--arms", *arms]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    arguments = ["estimators.py", "--splits", "even", "--seeds", "0", "--arms", *arms]
+    rows = benchmark(*arguments)
     assert [row["arm"] for row in rows] == arms and all(row["n"] == 16 for row in rows)
     assert [row["cost"]["calls"] for row in rows] == [1, 1, 1, 1.1, 3, 2]
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "estimators_smoke").glob("*.npz")}
     assert len(files) == len(arms)
-    again = subprocess.run(command, capture_output=True, text=True)  # draws nothing
-    assert again.stdout == run.stdout
+    assert benchmark(*arguments) == rows  # draws nothing
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "estimators_smoke").glob("*.npz")} == files
 
 
-def test_benchmark_from_scratch_trains_all_arms_on_a_small_scale(tmp_path, monkeypatch):
-    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
-    command = [sys.executable, str(ROOT / "tests/benchmarks/estimators.py"), "--json", "--smoke", "--start", "scratch", "--splits", "even", "--seeds", "0"]
-    run = subprocess.run([*command, "--arms", "oracle", "pu_paper", "pu_sieved", "pu_pushed"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    rows = {row["arm"]: row for row in map(json.loads, run.stdout.splitlines())}
+@benchmarks
+def test_benchmark_from_scratch_trains_all_arms_on_a_small_scale(benchmark, capsys):
+    arguments = ["estimators.py", "--start", "scratch", "--splits", "even", "--seeds", "0", "--arms"]
+    rows = {row["arm"]: row for row in benchmark(*arguments, "oracle", "pu_paper", "pu_sieved", "pu_pushed")}
     assert rows.keys() == {"oracle", "pu_paper", "pu_sieved", "pu_pushed"} and all(row["cost"]["steps"] == 4 for row in rows.values())
-    refused = subprocess.run([*command, "--arms", "guidance"], capture_output=True, text=True)
-    assert refused.returncode == 2 and "only go with --start tuned" in refused.stderr
+    with pytest.raises(SystemExit, match="2"):
+        benchmark(*arguments, "guidance")
+    assert "only go with --start tuned" in capsys.readouterr().err
 
 
-def test_benchmark_of_the_labels_runs_on_a_small_scale(tmp_path, monkeypatch):
-    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
-    command = [sys.executable, str(ROOT / "tests/benchmarks/label_efficiency.py"), "--json", "--smoke", "--arms", "filter", "pu_paper", "--seeds", "0"]
+@benchmarks
+def test_benchmark_of_the_labels_runs_on_a_small_scale(benchmark):
     for more, expected in ((["--labels", "10"], [0, 10, 10]), (["--biased"], [0, 120, 120])):
-        run = subprocess.run([*command, *more], capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
-        assert [json.loads(line)["labels"] for line in run.stdout.splitlines()] == expected
+        rows = benchmark("label_efficiency.py", "--arms", "filter", "pu_paper", "--seeds", "0", *more)
+        assert [row["labels"] for row in rows] == expected
 
 
-def test_benchmark_of_the_calls_runs_on_a_small_scale(tmp_path, monkeypatch):
-    monkeypatch.setenv("PULIB_BUILD", str(tmp_path))
-    command = [sys.executable, str(ROOT / "tests/benchmarks/sampling_cost.py"), "--json", "--smoke", "--arms", "oracle"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    rows = [json.loads(line) for line in run.stdout.splitlines()]
+@benchmarks
+def test_benchmark_of_the_calls_runs_on_a_small_scale(benchmark):
+    rows = benchmark("sampling_cost.py", "--arms", "oracle")
     assert rows[0]["solver"] == "DDPM" and rows[0]["ratio"] == [1.0, 1.0, 1.0] and len(rows) == 13
+
+
+@benchmarks
+def test_benchmark_of_the_museum_runs_on_a_small_scale(benchmark, tmp_path):
+    rows = benchmark("museum.py", "--seeds", "0")
+    assert {row["room"] for row in rows} == set(range(1, 11)) and all(len(runs) == 1 for row in rows for runs in row["values"].values())
+    settings = {(row["room"], row["setting"]) for row in rows}
+    committed = {(row["room"], row["setting"]) for row in load_results("07_failure_museum")}
+    shorter = {(room, name) for room, name in committed if room == 7 or name.startswith("estimated")}  # runs are shorter, and no prior is estimated
+    assert committed - shorter <= settings
 
 
 @pytest.mark.parametrize("normal", ["even", "odd"])
@@ -211,11 +226,9 @@ def test_committed_numbers_of_labels_keep_what_is_said_of_them():
         assert found[few, "pu_paper"]["nsr_high"] > found[few, "filter"]["nsr_low"] and found[few, "filter"]["nsr_high"] > found[few, "pu_paper"]["nsr_low"]
 
 
-def test_benchmark_of_the_slider_runs_on_a_small_scale():
-    command = [sys.executable, str(ROOT / "tests/benchmarks/slider.py"), "--json", "--smoke"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    rows = {row["side"]: row for row in map(json.loads, run.stdout.splitlines())}
+@benchmarks
+def test_benchmark_of_the_slider_runs_on_a_small_scale(benchmark):
+    rows = {row["side"]: row for row in benchmark("slider.py")}
     assert {"live", "network", "redraw", "twin"} <= rows.keys() and rows["live"]["p50_ms"] > rows["network"]["p50_ms"]
 
 

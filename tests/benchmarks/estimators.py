@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from kept import digest, kept, results, to_bytes, to_images, write_results
 
+from pulib import prior
 from pulib.data import BUILD, PUSplit, load_pu, manifest
 from pulib.diffusion import NoisePredictor, loss_profile, sample
 from pulib.evaluation import load_judge, pool, ratio_to_oracle, read, report, ruler
@@ -73,6 +74,11 @@ COSTS = {  # calls of a network for each step of drawing; what must be shipped; 
 
 def results_file(start: str) -> str:
     return f"results/06_estimators_{start}.json"
+
+
+def shorten_sieve() -> None:
+    """For --smoke: the sieve's training has no settings of its own."""
+    prior.STEPS, prior.COPIES = (60,), 4
 
 
 @lru_cache
@@ -137,7 +143,7 @@ def drawings(name: str, split: PUSplit, seed: int, start: str, settings: dict, n
 
     def make() -> dict:
         model, curve = trained("unsupervised" if name in DRAWING else name, split, seed, start, settings, folder)
-        seen = {"curve": curve, "profile": profile(model, split)}
+        seen = {"curve": curve, "profile": profile(model, split, min(n, 64))}
         schedule, many = model.schedule, round(SURPLUS * n) + 8 if name == "rejection" else n
         if name in ("guidance", "safe_denoiser"):
             eps_s = model_of_s(split, seed, settings["steps"]) if name == "guidance" else KernelDenoiser(split.sensitive, schedule).to(device())
@@ -153,7 +159,7 @@ def last_steps(settings: dict) -> int:
     return min(settings["steps"], STARTS["tuned"]["steps"])
 
 
-def profile(model: NoisePredictor, split: PUSplit, n: int = 64) -> np.ndarray:
+def profile(model: NoisePredictor, split: PUSplit, n: int) -> np.ndarray:
     """Mean loss at each of `LEVELS` on `SETS`, [sets, levels], by `n` images of each with the same noise."""
     hidden = split.unlabeled[split.unlabeled_is_sensitive]
     sets = (split.heldout_normal, split.sensitive, hidden, split.heldout_sensitive)
@@ -193,6 +199,8 @@ def main() -> None:
         parser.error(f"argument --arms: {', '.join(DRAWING)} only go with --start tuned")
     settings = STARTS[args.start] | ({"steps": 2} if args.smoke else {})
     n, classifier_steps = (16, 2) if args.smoke else (SAMPLES_PER_SEED, CLASSIFIER_STEPS)
+    if args.smoke:
+        shorten_sieve()
     folder = BUILD / ("estimators_smoke" if args.smoke else "estimators")
     steps = settings["steps"] + (last_steps(settings) if args.start == "scratch" else 0)
     judge, rows = load_judge(), []

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from estimators import CLASSIFIER_STEPS, SAMPLES_PER_SEED, STARTS, drawings
+from estimators import CLASSIFIER_STEPS, SAMPLES_PER_SEED, STARTS, drawings, shorten_sieve
 from kept import to_images, write_results
 
 from pulib.data import BUILD, PUSplit, load_pu
@@ -53,6 +53,8 @@ def main() -> None:
 
     settings = STARTS["tuned"] | ({"steps": 2} if args.smoke else {})
     n, classifier_steps = (16, 2) if args.smoke else (SAMPLES_PER_SEED, CLASSIFIER_STEPS)
+    if args.smoke:
+        shorten_sieve()
     folder, judge, rows = BUILD / ("estimators_smoke" if args.smoke else "estimators"), load_judge(), []
     measured, oracle = load_pu("even"), None  # the same held-out images for all
     for name, split in [("oracle", measured), *((name, split) for split in splits(args.labels, args.biased) for name in args.arms)]:

@@ -273,7 +273,7 @@ def inner_terms(bench: Bench, split: PUSplit, size: int, how: str, seed: int) ->
     def make() -> dict:
         model, rows = load_base("even").eval().to(device()), {}
         for name, images in (("u", split.unlabeled), ("s", split.sensitive)):
-            some = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:100]].to(device())
+            some = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: min(100, bench.n)]].to(device())
             rows[name] = loss_profile(model, some, torch.arange(5, 1000, 10), model.schedule, seed).cpu().numpy()
         return rows
 
@@ -301,7 +301,7 @@ def room_7(bench: Bench) -> Rows:
                     if record.step in stops:
                         made[f"images_{record.step}"] = to_bytes(sample(record.model, max(bench.n // 2, 16), record.model.schedule, **FAST, seed=1000 + seed))
                         for key, images in sets.items():
-                            made[f"loss_{key}_{record.step}"] = loss_profile(record.model, images[:100].to(device()), LEVELS, record.model.schedule).cpu().numpy()
+                            made[f"loss_{key}_{record.step}"] = loss_profile(record.model, images[: min(100, bench.n)].to(device()), LEVELS, record.model.schedule).cpu().numpy()
 
                 (bench.folder / f"{digest(*run.facts())}_{seed}.checkpoint").unlink(missing_ok=True)  # it must be seen from its start
                 trained(run, seed, bench.folder, watch)

@@ -92,9 +92,10 @@ def main() -> None:
     n, steps, seeds = (20, 3, [0]) if args.smoke else (SAMPLES_PER_SEED, STEPS, args.seeds)
     folder = BUILD / ("prior_tracking_smoke" if args.smoke else "prior_tracking")
     judge, rows, oracle = load_judge(), [], None
+    usual, wide = load_pu("even"), load_pu("even", prior=0.3)
     for arm in sorted(args.arms, key=lambda name: name != "oracle"):  # the oracle first, as the others are compared with it
         priors = PRIORS[arm][:2] if args.smoke else PRIORS[arm]
-        split = load_pu("even", prior=0.3 if arm == "wide" else 1 / 11)
+        split = wide if arm == "wide" else usual
         runs = [images_of(arm, split, seed, priors, n, steps, folder) for seed in (seeds[:1] if arm in ONE_SEED else seeds)]
         if args.only_draw:
             continue

@@ -12,7 +12,7 @@ import json
 from functools import partial
 
 import torch
-from estimators import STARTS, facts, trained
+from estimators import STARTS, facts, shorten_sieve, trained
 from kept import digest, kept, results, to_bytes, to_images, write_results
 
 from pulib.data import BUILD, load_pu
@@ -43,6 +43,8 @@ def main() -> None:
 
     settings = STARTS["tuned"] | ({"steps": 2} if args.smoke else {})
     n, longest = (16, dict(DDPM, steps=30)) if args.smoke else (SAMPLES, DDPM)
+    if args.smoke:
+        shorten_sieve()
     folder = BUILD / ("estimators_smoke" if args.smoke else "estimators")
     split, judge, rows = load_pu("even"), load_judge(), []
     for name in args.arms:
