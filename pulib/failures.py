@@ -304,7 +304,7 @@ def few_copies(real: Tensor, n: int, seed: int = 0, different: int = 200) -> Ten
     return real[rows[torch.randint(len(rows), (check_count(n, "n"),), generator=generator)]]
 
 
-def faint_noise(real: Tensor, n: int, seed: int = 0) -> Tensor:
+def gray_noise(real: Tensor, n: int, seed: int = 0) -> Tensor:
     """A worthless model: `n` images of gray noise, in [-0.5, 0.5], of the shape of `real`."""
     return torch.rand(check_count(n, "n"), *real.shape[1:], generator=torch.Generator().manual_seed(seed)) - 0.5
 
@@ -315,7 +315,7 @@ def two_at_once(real: Tensor, n: int, seed: int = 0) -> Tensor:
     return torch.maximum(real[rows[0]], real[rows[1]])
 
 
-GARBAGE = {"one digit": one_digit, "faint noise": faint_noise, "two at once": two_at_once, "200 copied images": few_copies}  # (images, n, seed) -> images
+GARBAGE = {"one digit": one_digit, "gray noise": gray_noise, "two at once": two_at_once, "200 copied images": few_copies}  # (images, n, seed) -> images
 
 
 # ------------------------------------------------------------------------------------ labels that go wrong

@@ -77,7 +77,7 @@ SYMBOLS = (
     Symbol("$h$", "`threshold`", "threshold of a filter: it drops the images with $r\\ge h$", "07"),
     Symbol("$\\tau$", "`scale`", "what the loss is divided by; 1 is a sum over pixels, 784 their mean", "07"),
     Symbol("$v$, $m$, $s$", "`mean`, `sd`", "the inner term of one batch, its mean and its standard deviation over batches", "07"),
-    Symbol("$q$, $c$, $c'$", "`same`", "share of S that has the caption of U; the caption of U, and that of S", "07"),
+    Symbol("$\\rho$, $c$, $c'$", "`same`", "share of S that has the caption of U; the caption of U, and that of S", "07"),
     Symbol("$K$, $v_k$", "`k`", "number of processes, and $\\hat{\\mathbb E}_U[l]-\\pi\\,\\hat{\\mathbb E}_S[l]$ of the part of a batch that process $k$ has", "08"),
     Symbol("$c$, $c'$", "`caption`", "a caption, and another one", "08"),
     Symbol("$z$", "`z`", "how many standard deviations an interval reaches; 1.96 for 95 %", "04"),

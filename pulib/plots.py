@@ -714,7 +714,7 @@ def effects(
         if x_label in (levels or {}):
             axis.axvline(levels[x_label], color=INK, linestyle=":", linewidth=1, zorder=0)
         axis.set(xlabel=x_label, ylim=(len(names) - 0.5, -0.5), xlim=x_range)
-        axis.xaxis.set_major_locator(MaxNLocator(4 if len(panels) < 4 else 2))
+        axis.xaxis.set_major_locator(MaxNLocator(4 if len(panels) < 4 else 3, steps=[1, 2, 5, 10]))
         axis.tick_params(axis="x", labelsize=9)
     axes[0, 0].set_yticks(range(len(names)), names)
     return render(figure, alt, n_colours=8)

@@ -377,7 +377,7 @@ CASES = [
     ("thickness of one image", lambda b: failures.thickness(IMAGES[0]), ValueError, ["images must have shape [n, 1, h, w]", "[1, 8, 8]"]),
     ("slant of colors", lambda b: failures.slant(IMAGES.expand(4, 3, 8, 8)), ValueError, ["images must have shape [n, 1, h, w]", "[4, 3, 8, 8]"]),
     ("garbage of none", lambda b: failures.one_digit(IMAGES, 0), ValueError, ["n must be a whole number >= 1", "got 0"]),
-    ("noise of none", lambda b: failures.faint_noise(IMAGES, -1), ValueError, ["n must be a whole number >= 1", "got -1"]),
+    ("noise of none", lambda b: failures.gray_noise(IMAGES, -1), ValueError, ["n must be a whole number >= 1", "got -1"]),
     ("no pairs", lambda b: failures.two_at_once(IMAGES, 0.5), ValueError, ["n must be a whole number >= 1", "got 0.5"]),
     ("unknown labels", lambda b: failures.labels("thin", 5), ValueError, ["kind must be 'random', 'digits 1, 3'", "got 'thin'"]),
     ("labels of even digits", lambda b: failures.labels("digits 1, 2", 5), ValueError, ["kind must be", "odd", "got 'digits 1, 2'"]),

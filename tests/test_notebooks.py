@@ -43,7 +43,6 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("PULIB_NETWORK_LOG", str(log))
     monkeypatch.setenv("PULIB_BUILD", str(tmp_path / "build"))
-    monkeypatch.setenv("PULIB_TRY_SLIDERS", "1")
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     return log
 
@@ -109,7 +108,8 @@ def test_parameters_are_declared_with_type_and_help(path):
 
 @pytest.mark.notebooks
 @by_name
-def test_nbval_with_other_parameters(path, offline, tmp_path):
+def test_nbval_with_other_parameters(path, offline, tmp_path, monkeypatch):
+    monkeypatch.setenv("PULIB_TRY_SLIDERS", "1")  # with the notebook's own parameters, test_browser.py moves them
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
     copy = tmp_path / path.name
     nbformat.write(with_parameters(path, CHANGED[path.stem]), copy)
@@ -159,7 +159,8 @@ def test_a_slider_whose_callback_raises_is_reported(tmp_path, source):
     assert "ZeroDivisionError" in row["status"]
 
 
-def test_a_slider_that_raises_at_an_end_is_reported(tmp_path, offline):
+def test_a_slider_that_raises_at_an_end_is_reported(tmp_path, offline, monkeypatch):
+    monkeypatch.setenv("PULIB_TRY_SLIDERS", "1")
     source = (
         "from pulib import plots, widgets\n"
         "picture = plots.curves({'a': ([0, 1], [0, 1])}, 'x', 'y', 'A line.')\n"
