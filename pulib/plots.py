@@ -279,6 +279,7 @@ def digit_panels(
     for axis, (title, panel) in zip(axes[0], panels.items()):
         draw_digits(axis, torch.cat(list(panel.values())), n, title=title)
         _label_rows(axis, [(h + GAP) * i + h / 2 for i in range(len(rows))], list(rows) if axis is axes[0, 0] else [""] * len(rows))
+        axis.set_anchor("E" if len(panels) == 1 else "C")  # what is free is for the labels
         axis.set_xticks([(w + GAP) * i + w / 2 for i in range(len(column_labels))], column_labels)
     return render(figure, alt, n_colours)
 
@@ -744,7 +745,7 @@ def kinds(rows: dict[str, tuple[Tensor, dict[str, Tensor], Tensor, Tensor]], col
         right.set(xticks=range(k), xticklabels=[f"N{i + 1}" for i in range(k - n_sensitive)] + [f"S{i + 1}" for i in range(n_sensitive)], ylabel="share of drawings", ylim=(0, 0.36))
         right.tick_params(axis="x", labelsize=8)
         right.legend(frameon=False, loc="upper left", fontsize=9)
-    return _quick(figure, alt) if quick else render(figure, alt, n_colours=12)
+    return _quick(figure, alt) if quick else render(figure, alt, n_colours=18)
 
 
 def two_histograms(panels: dict[str, dict[str, Tensor]], x_label: str, alt: str, colours: dict[str, str], quick: bool = False) -> Picture:
