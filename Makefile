@@ -30,7 +30,7 @@ lab: setup
 	$(BIN)/jupyter lab notebooks/01_ddpm.ipynb
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 course: setup
 	$(BIN)/python notebooks/course.py $(NB)

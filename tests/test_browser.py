@@ -24,7 +24,6 @@ from pulib.explorer import Frame
 from pulib.plots import Picture
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-pytestmark = pytest.mark.xdist_group("browser")  # best on one worker: one JupyterLab and one browser serve all tests
 LONGEST = 600  # seconds that a notebook may run
 SHOTS = BUILD / "browser"
 CORE = {"@jupyter-widgets/base", "@jupyter-widgets/controls"}  # what every front end brings along

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import unit
 
 from pulib import data, evaluation, prior, rivals
 from pulib.data import DATA, manifest, read_verified
@@ -22,7 +23,6 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "tests" / "benchmarks"
-benchmarks = pytest.mark.xdist_group("benchmarks")  # best on one worker: what they share is made once
 SHARED = [(module, name, lru_cache(getattr(module, name))) for module, name in ((data, "load_pu"), (evaluation, "load_judge"), (rivals, "sieve"))]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 
@@ -57,6 +57,12 @@ def test_every_data_file_is_in_the_manifest_with_its_command_and_intact():
 def test_code_is_clean():
     run = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
+
+
+def test_tests_of_a_file_stay_on_one_worker_and_runs_of_notebooks_are_spread():
+    assert "--dist loadfile" in (ROOT / "Makefile").read_text(encoding="utf-8")  # which conftest.py changes
+    assert unit("tests/test_site.py::test_a") == unit("tests/test_site.py::test_b[x]") != unit("tests/test_browser.py::test_a")
+    assert unit("tests/test_notebooks.py::test_papermill[01_ddpm]") != unit("tests/test_notebooks.py::test_papermill[02_pu_risk]")
 
 
 def test_weights_are_small():
@@ -132,26 +138,22 @@ def benchmark(tmp_path, monkeypatch, capsys):
     return run
 
 
-@benchmarks
 def test_benchmark_runs_on_a_small_scale(benchmark):
     rows = benchmark("pu_table.py", "--splits", "even")
     assert [row["arm"] for row in rows] == ["oracle", "pu", "supervised", "unsupervised"]
 
 
-@benchmarks
 def test_benchmark_of_the_prior_runs_on_a_small_scale(benchmark):
     methods = [row["method"] for row in benchmark("prior_estimation.py")]
     assert methods == ["corrected_bin", "best_bin", "best_bin_round_1", "elkan_noto", "pulearn_histogram", "pulearn_scar_em"]
 
 
-@benchmarks
 def test_benchmark_of_tracking_runs_on_a_small_scale(benchmark):
     assert [(row["arm"], row["assumed"]) for row in benchmark("prior_tracking.py")] == [
         ("oracle", 0), ("pu", 0.09091), ("distilled", 0), ("distilled", 0.02), ("risk", 0), ("risk", 0.02), ("wide", 0), ("wide", 0.1)
     ]  # fmt: skip
 
 
-@benchmarks
 def test_benchmark_of_the_estimators_runs_on_a_small_scale(benchmark, tmp_path):
     arms = ["oracle", "filter", "pu_sieved", "rejection", "guidance", "safe_denoiser"]
     arguments = ["estimators.py", "--splits", "even", "--seeds", "0", "--arms", *arms]
@@ -164,7 +166,6 @@ def test_benchmark_of_the_estimators_runs_on_a_small_scale(benchmark, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "estimators_smoke").glob("*.npz")} == files
 
 
-@benchmarks
 def test_benchmark_from_scratch_trains_all_arms_on_a_small_scale(benchmark, capsys):
     arguments = ["estimators.py", "--start", "scratch", "--splits", "even", "--seeds", "0", "--arms"]
     rows = {row["arm"]: row for row in benchmark(*arguments, "oracle", "pu_paper", "pu_sieved", "pu_pushed")}
@@ -174,20 +175,17 @@ def test_benchmark_from_scratch_trains_all_arms_on_a_small_scale(benchmark, caps
     assert "only go with --start tuned" in capsys.readouterr().err
 
 
-@benchmarks
 def test_benchmark_of_the_labels_runs_on_a_small_scale(benchmark):
     for more, expected in ((["--labels", "10"], [0, 10, 10]), (["--biased"], [0, 120, 120])):
         rows = benchmark("label_efficiency.py", "--arms", "filter", "pu_paper", "--seeds", "0", *more)
         assert [row["labels"] for row in rows] == expected
 
 
-@benchmarks
 def test_benchmark_of_the_calls_runs_on_a_small_scale(benchmark):
     rows = benchmark("sampling_cost.py", "--arms", "oracle")
     assert rows[0]["solver"] == "DDPM" and rows[0]["ratio"] == [1.0, 1.0, 1.0] and len(rows) == 13
 
 
-@benchmarks
 def test_benchmark_of_the_museum_runs_on_a_small_scale(benchmark, tmp_path):
     rows = benchmark("museum.py", "--seeds", "0")
     assert {row["room"] for row in rows} == set(range(1, 11)) and all(len(runs) == 1 for row in rows for runs in row["values"].values())
@@ -226,7 +224,6 @@ def test_committed_numbers_of_labels_keep_what_is_said_of_them():
         assert found[few, "pu_paper"]["nsr_high"] > found[few, "filter"]["nsr_low"] and found[few, "filter"]["nsr_high"] > found[few, "pu_paper"]["nsr_low"]
 
 
-@benchmarks
 def test_benchmark_of_the_slider_runs_on_a_small_scale(benchmark):
     rows = {row["side"]: row for row in benchmark("slider.py")}
     assert {"live", "network", "redraw", "twin"} <= rows.keys() and rows["live"]["p50_ms"] > rows["network"]["p50_ms"]

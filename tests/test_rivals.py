@@ -10,7 +10,6 @@ from pulib.diffusion import cosine_schedule
 
 SPLIT = data.load_pu("even")
 SCHEDULE = cosine_schedule()
-pytestmark = pytest.mark.xdist_group("rivals")  # best on one worker: the sieve is trained once
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -16,7 +16,6 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.xdist_group("teaching")  # best on one worker: slides and marks are made once
 sys.path.insert(0, str(ROOT / "notebooks"))
 
 import handout  # noqa: E402
