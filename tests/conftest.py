@@ -45,3 +45,37 @@ def pytest_xdist_make_scheduler(config, log):
         return None
     config.option.loadscopereorder = False
     return ByUnit(config, log)
+
+
+# ------------------------------------------------------------------------- what was tried, at the end of the tests' output
+
+
+@pytest.fixture
+def tried(record_property):
+    """A call that notes a fault or a bad input for the tables at the end of the output, made once what the test expects was seen.
+
+    `tried("fault", WHAT, SENTENCE, lost)`: the sentence that a learner gets, and how many of the files or steps that existed are gone;
+    `tried("bad input", CALL, SENTENCE)`.
+    """
+    record_property("trial", None)
+
+    def note(kind: str, what: str, sentence: str, lost: int = 0) -> None:
+        assert kind in ("fault", "bad input"), kind
+        record_property(kind, [what, " ".join(sentence.split()), lost])
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for reports in terminalreporter.stats.values() for report in reports if getattr(report, "when", "") == "call"]
+    for kind in ("fault", "bad input"):
+        rows = sorted(value for report in reports if report.passed for name, value in report.user_properties if name == kind)
+        if rows:
+            terminalreporter.section(f"{kind}s tried")
+            for what, sentence, _ in rows:
+                terminalreporter.write_line(f"{what}: {sentence}")
+            lost = sum(row[2] for row in rows)
+            end = f"survived {sum(not row[2] for row in rows)}, lost {lost}" if kind == "fault" else f"each refused with its sentence: {len(rows)}"
+            terminalreporter.write_line(f"{kind}s tried {len(rows)}, {end}")
+    if failed := sum(report.failed and ("trial", None) in report.user_properties for report in reports):
+        terminalreporter.write_line(f"and {failed} that did not end as they should: see the failures")

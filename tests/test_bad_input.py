@@ -479,13 +479,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(("call", "error", "parts"), [pytest.param(*case[1:], id=case[0]) for case in CASES])
-def test_bad_input_is_refused_in_one_clear_sentence(box, call, error, parts):
+def test_bad_input_is_refused_in_one_clear_sentence(box, call, error, parts, tried, request):
     with pytest.raises(error) as caught:
         call(box)
     message = str(caught.value)
     assert type(caught.value) is error
     assert [part for part in parts if part not in message] == []
     assert "\n" not in message and len(message) < 350
+    tried("bad input", request.node.callspec.id, message.replace(str(box.data.parent), ""))
 
 
 def test_the_box_is_fine_as_long_as_nothing_breaks_it(box):
