@@ -5,35 +5,41 @@
 # make scale  run an experiment of notebook 08 in full (make scale PRESET=paper-mnist; with DRY=1 only say what it needs)
 # make slides write lecture slides into build/slides/ (one notebook: make slides NB=04)
 # make handout write notebooks to hand out and to mark with, and a teaching guide, into build/handout/
+# make doctor say whether all that the course needs is here and whole, and what to do where it is not
 # make clean  remove what these made
-# The first call sets up .venv (some minutes, some GB of downloads for torch); later calls reuse it.
+# The first call sets up .venv (see CPU, LOCKED, VENV below); later calls reuse it and need no network.
 
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-STAMP := $(VENV)/.pulib-installed
+# where the environment lies; where this folder cannot be written and has none, in the home folder
+VENV ?= $(shell if test -w . -o -d .venv; then echo .venv; else echo "$$HOME/pu-course/venv"; fi)
+BIN = "$(VENV)/bin"
+# more arguments for JupyterLab (make lab ARGS=--no-browser) or pytest (make test ARGS=tests/test_risk.py)
+ARGS ?=
+# CPU=1: no CUDA, a seventh of the download on Linux. LOCKED=1: the very versions of requirements.lock, checked by their hashes.
+INSTALL = $(PYTHON) -I notebooks/install.py --venv "$(VENV)" $(if $(filter-out 0,$(CPU)),--cpu) $(if $(filter-out 0,$(LOCKED)),--locked)
 
-.PHONY: setup lab test course scale site slides handout notebooks timings clean
+.PHONY: setup lab test test-lowest test-latest course doctor scale site slides handout notebooks timings seeds soak coverage lock clean
 .DEFAULT_GOAL := lab
 
-setup: $(STAMP)
-
-$(STAMP): pyproject.toml
-	@echo "Setting up $(VENV): Python packages, torch among them. This happens once and takes some minutes."
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else f"Python 3.10 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12 setup")'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[test,site]'
-	@touch $(STAMP)
-	@echo "Set up."
+setup:
+	@$(INSTALL)
 
 lab: setup
-	$(BIN)/jupyter lab notebooks/01_ddpm.ipynb
+	@$(BIN)/python notebooks/start.py $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# all tests with the lowest and the newest versions that pyproject.toml admits, in environments of their own: make test-lowest PYTHON=python3.10
+test-lowest test-latest:
+	@$(PYTHON) -I notebooks/install.py --venv .venv-$(@:test-%=%) --$(@:test-%=%)
+	.venv-$(@:test-%=%)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 course: setup
 	$(BIN)/python notebooks/course.py $(NB)
+
+doctor: setup
+	@$(BIN)/python -m pulib.doctor $(ARGS)
 
 FOLDER ?= build/scale
 export FOLDER
@@ -57,11 +63,29 @@ handout: setup
 timings: course
 	$(BIN)/python notebooks/handout.py --record
 
+# for authors: every notebook with five other seeds and other priors (most of an hour); all tests N times in a row, with the memory of each (N=20: hours)
+seeds: setup
+	$(BIN)/python tests/seeds.py $(NB)
+
+N ?= 20
+soak: setup
+	$(BIN)/python tests/soak.py $(N)
+
+# for authors: which lines the tests do not reach
+coverage: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=pulib --cov-report=term-missing:skip-covered $(ARGS)
+
+# for authors: pin all packages by version and hash, for all platforms and Pythons; torch and torchvision as they are in this environment
+lock: setup
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --disable-pip-version-check --quiet uv
+	(echo "setuptools>=77"; $(BIN)/python -m pip freeze | grep -E "^torch(vision)?==") | $(BIN)/python -m uv pip compile pyproject.toml - \
+		--extra test --extra site --extra scale --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --quiet --upgrade --output-file requirements.lock
+
 # for authors: execute the notebooks and write their committed outputs
 notebooks: setup
 	$(BIN)/python notebooks/build.py $(NB)
 
 clean:
-	rm -rf build .pytest_cache .hypothesis .ruff_cache
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	rm -rf build .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 	@echo "Kept $(VENV); 'rm -rf $(VENV)' removes it."

@@ -1,0 +1,92 @@
+"""Run all tests, or the course, N times in a row, and compare: no failure, and memory as in the first round; for authors, as it takes hours.
+
+    python tests/soak.py 20            # the tests; make soak does the same
+    python tests/soak.py 20 --course   # the notebooks, each in its own process, as make course
+    python tests/soak.py 20 --rounds   # the heart of the course, N rounds in one process: a leak of the library itself shows here
+
+Writes build/soak/<what>.json after each round: seconds, exit status, peak memory in MB.
+"""
+
+import argparse
+import gc
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = {
+    "tests": [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"],
+    "course": [sys.executable, "notebooks/course.py"],
+}
+SLACK = 1.05  # memory of the last round over that of the first
+
+
+def resident() -> float:
+    """Resident memory of this process now, in MB (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1024**2
+
+
+def one_round() -> None:
+    """Load, train, draw, judge, draw a figure, and take them away again."""
+    import matplotlib.pyplot as plt
+
+    from pulib import data, diffusion, evaluation, plots, prior, training
+    from pulib.risk import pu_risk
+
+    split, judge = data.load_pu(), evaluation.load_judge()
+    settings = training.Settings(4, batch_unlabeled=16, batch_sensitive=4, precision="no")
+    for record in training.fit(training.load_base(), split.unlabeled, lambda u, s: pu_risk(u, s, split.prior), settings, split.sensitive):
+        pass
+    drawn = diffusion.sample(record.model, 16, steps=8, seed=0)
+    judge.read(drawn)
+    prior.best_bin(drawn[:, 0, 0, 0], drawn[:, 0, 1, 1])
+    plots.digits(drawn, alt="digits")
+    plt.close("all")
+    gc.collect()
+
+
+def rounds(n: int) -> list[dict]:
+    """Resident memory after each of `n` rounds in this process."""
+    found = []
+    for i in range(n):
+        start = time.time()
+        one_round()
+        found.append({"round": i + 1, "seconds": round(time.time() - start, 1), "status": 0, "mb": round(resident(), 1)})
+    return found
+
+
+def repeat(what: str, n: int):
+    """Yield what `n` runs of a command took; the memory is the largest of all its processes (`wait4` of a process of its own each)."""
+    for i in range(n):
+        start = time.time()
+        worker = "import resource, subprocess, sys; s = subprocess.run(sys.argv[1:]).returncode; print(s, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        run = subprocess.run([sys.executable, "-c", worker, *COMMANDS[what]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        status, kilobytes = map(int, run.stdout.splitlines()[-1].split())
+        yield {"round": i + 1, "seconds": round(time.time() - start, 1), "status": status, "mb": round(kilobytes / 1024, 1), "last": run.stdout.splitlines()[-2]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run all tests, or the course, N times in a row.")
+    parser.add_argument("n", type=int, nargs="?", default=20)
+    parser.add_argument("--course", action="store_true")
+    parser.add_argument("--rounds", action="store_true")
+    arguments = parser.parse_args()
+    what = "rounds" if arguments.rounds else "course" if arguments.course else "tests"
+    from pulib.data import BUILD, write_atomic
+
+    found = []
+    for row in rounds(arguments.n) if arguments.rounds else repeat(what, arguments.n):
+        found.append(row)
+        print(json.dumps(row), flush=True)
+        write_atomic(BUILD / "soak" / f"{what}.json", (json.dumps(found, indent=2) + "\n").encode())
+    failed, growth = sum(row["status"] != 0 for row in found), found[-1]["mb"] / found[0]["mb"]
+    print(f"{what}: {len(found)} rounds, {failed} failed; memory of the last over that of the first: {growth:.3f}")
+    return int(failed > 0 or growth > SLACK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
