@@ -1,12 +1,16 @@
-"""How Sphinx makes the site of the course from README.md, the executed notebooks and data/README.md.
+"""How Sphinx makes the site of the course from README.md, the executed notebooks, data/README.md and pulib's docstrings.
 
     make site        # without make: python -m sphinx -c docs . build/site
 
-Nothing is executed and nothing is fetched, neither here nor when the site is read; pulib is not imported.
+No notebook is executed and nothing is fetched, neither here nor when the site is read. pulib is imported for its signatures.
+
+The page of a room is made from its file, as autodoc reads it: a link to pulib/risk.py leads to the code where somebody browses the
+repository, and to the page of `risk` on the site. Which rooms there are and in what order is read from the map in CONTRIBUTING.md.
 """
 
 import hashlib
 import json
+import re
 import sys
 from binascii import a2b_base64
 from importlib.util import find_spec
@@ -25,10 +29,11 @@ import badges  # noqa: E402
 project = "PU diffusion"
 author = "the authors of the PU diffusion course"
 copyright = f"{author}. Code: MIT; text and figures: CC BY 4.0"
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "README"
-include_patterns = ["README.md", "LICENSE-text.md", "data/README.md", "docs/*.md", "notebooks/*.ipynb"]
-exclude_patterns = [".*", "build", "pulib", "tests"]
+PAGES = ["README", "CONTRIBUTING", "CHANGELOG", "SECURITY", "LICENSE-text", "data/README", "docs/*"]
+include_patterns = [*(f"{page}.md" for page in PAGES), "notebooks/*.ipynb", "pulib/*.py", "pulib/exercises/base.py"]
+exclude_patterns = [".*", "build", "tests", "pulib/__*.py"]
 
 CONTENTS = """
 ```{toctree}
@@ -42,9 +47,13 @@ notebooks/*
 :hidden:
 :caption: About
 
-data/README
-LICENSE-text
 docs/teaching
+docs/api
+data/README
+CONTRIBUTING
+CHANGELOG
+SECURITY
+LICENSE-text
 docs/attribution
 ```
 """
@@ -59,6 +68,33 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 
 STATIC_TWIN = "*The next cell makes a slider. It needs a running notebook; the figure above shows the same.*"
+
+# ------------------------------------------------------------------------------------ pulib's docstrings
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False  # those of torch are not ours
+python_use_unqualified_type_names = True
+python_display_short_literal_types = True
+maximum_signature_line_length = 90
+napoleon_numpy_docstring = False
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+ROOM = """# {title}
+
+*`from pulib{inside} import {name}`* · [the map of all rooms]({up}docs/api.md)
+
+```{{eval-rst}}
+.. automodule:: pulib{inside}.{name}
+```
+"""
+MAP = re.compile(r"^\| \[`[\w/.]+`\]\(pulib/([\w/]+)\.py\) \| .*\|$", re.MULTILINE)  # a line of the map in CONTRIBUTING.md, of a room that has a page
+SCRIPT = re.compile(r"\]\((?!\w+:)(?!(?:\.\./)*pulib/)([^)\s]+\.py)\)")  # a link to a Python file that has no page, which is offered to download
+SECTION = re.compile(r"(Args|Raises|Returns|Yields|Attributes|Example|Examples|Note):$")
+SPECIAL = re.compile(r"[\\*|]|(?<=\w)_(?!\w)")  # to reStructuredText, outside code
+
 
 # ------------------------------------------------------------------------------------------- equations
 
@@ -75,6 +111,7 @@ html_static_path = ["_static/site.css", str(MATHJAX)]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_use_index = False
+html_domain_indices = False
 html_theme_options = {
     "use_download_button": False,
     "navbar_persistent": [],  # or there would be a second search field above the first
@@ -90,6 +127,12 @@ def edit_source(app, docname: str, source: list[str]) -> None:
     """Contents for the home page; badges for notebooks, and a word on sliders, which are committed without outputs."""
     if docname == root_doc:
         source[0] += CONTENTS
+    if docname == "docs/api":
+        source[0] += api()
+    source[0] = SCRIPT.sub(r"](path:\1)", source[0])
+    if docname.startswith("pulib/"):
+        *inside, name = docname.split("/")[1:]
+        source[0] = ROOM.format(title=docname.removeprefix("pulib/"), name=name, inside="".join(f".{part}" for part in inside), up="../" * docname.count("/"))
     if not docname.startswith("notebooks/"):
         return
     notebook = json.loads(source[0])
@@ -103,6 +146,43 @@ def edit_source(app, docname: str, source: list[str]) -> None:
     title, _, rest = "".join(cells[0]["source"]).partition("\n")
     cells[0]["source"] = f"{title}\n\n{line}\n{rest}"
     source[0] = json.dumps(notebook | {"cells": cells})
+
+
+def api() -> str:
+    """The map of the rooms as a table, and their pages in its order."""
+    lines = list(MAP.finditer((DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    table = "\n".join(line[0].replace("](", "](../") for line in lines)
+    pages = "\n".join(f"../pulib/{line[1]}" for line in lines)
+    return f"\n| room | what it holds |\n|---|---|\n{table}\n\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
+
+
+def edit_docstring(app, what: str, name: str, obj, options, lines: list[str]) -> None:
+    """From the house's plain docstrings, with Markdown's `code` and indented formulas, to what napoleon reads."""
+    edited, section, formula = [], False, False
+    for line in lines:
+        if line and not line.startswith(" "):
+            section, formula = bool(SECTION.match(line)), False
+        elif line.startswith("    ") and not section and not formula:
+            edited += ["", "::", ""]
+            formula = True
+        edited.append(line if formula else marked_up(line))
+        if formula and not line:
+            formula = False
+    lines[:] = edited
+
+
+def marked_up(line: str) -> str:
+    """The line with its code as links where there is something to link to, and all else escaped."""
+    parts = re.split(r"`([^`]+)`", line)
+    return "".join(code(part) if i % 2 else SPECIAL.sub(r"\\\g<0>", part) for i, part in enumerate(parts))
+
+
+def code(text: str) -> str:
+    """A name of the library is a link to it; `training.fit` is one of another room."""
+    if not re.fullmatch(r"[A-Za-z_][\w.]*", text):
+        return f"``{text}``"
+    elsewhere = (DOCS.parent / "pulib" / f"{text.split('.')[0]}.py").is_file()
+    return f":py:obj:`{text} <pulib.{text}>`" if elsewhere else f":py:obj:`{text}`"
 
 
 def edit_page(app, doctree: nodes.document) -> None:
@@ -135,6 +215,8 @@ def add_index(app, exception: Exception | None) -> None:
 
 
 def setup(app) -> None:
+    app.add_source_suffix(".py", "myst-nb")
     app.connect("source-read", edit_source)
+    app.connect("autodoc-process-docstring", edit_docstring, priority=400)  # before napoleon
     app.connect("doctree-read", edit_page)
     app.connect("build-finished", add_index)

@@ -1,10 +1,17 @@
 """Digits, and the split that PU learning starts from: unlabeled, sensitive and held-out images."""
 
+import errno
+import glob
 import hashlib
 import io
 import json
 import math
 import os
+import platform
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("PULIB_DATA", ROOT / "data"))  # what the project ships
 BUILD = Path(os.environ.get("PULIB_BUILD", ROOT / "build"))  # what runs write
 DIGITS_FILE = "digits.npz"
+RESTORED = "`git checkout -- data` restores it"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PER_DIGIT = 500  # images of each digit in the file
 JUDGE_PER_DIGIT = 200  # of these, only the judge trains on the first 200
 HELDOUT_PER_NORMAL_DIGIT = 50
@@ -42,6 +51,13 @@ class DataError(ValueError):
     """A data or weights file is missing, corrupt or of the wrong kind."""
 
 
+class WriteError(OSError):
+    """A file cannot be written: the disk is full, or the folder is read-only or none. `errno` is the system's; what was there is untouched."""
+
+    def __str__(self) -> str:
+        return self.strerror
+
+
 # ---------------------------------------------------------------------------------------------- files
 
 
@@ -50,27 +66,100 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def read_file(path: Path, advice: str = "restore it, or move it away") -> bytes:
+    """Content of a file.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is none.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; {advice}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); {advice}") from error
+
+
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Raises:
+        WriteError: it cannot be written; says why and what to do.
+    """
+    with _named(path):
+        _write_beside(path, content, path)
+
+
+def check_writable(path: Path) -> None:
+    """Look whether `write_atomic` could begin to write a file there; a run does so before it spends hours on what it is to save.
+
+    Raises:
+        WriteError: it could not.
+    """
+    with _named(path):
+        _write_beside(path, b"", None)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = "free some space there" if error.errno in FULL else "make its folder writable"
+        text = f"{path} cannot be written ({error.strerror or error}); {advice}, or set PULIB_BUILD to a folder elsewhere; nothing that was there has changed"
+        raise WriteError(error.errno, text) from error
+
+
+def _write_beside(path: Path, content: bytes, target: Path | None) -> None:
+    """Write a temporary file beside `path`, which takes the place of `target`, or is deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _sweep(path.parent)
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}@{os.getpid()}@{platform.node()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if target is not None:
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the temporary files of writers that were killed: of this machine, whose processes are gone. Elsewhere one may be alive."""
+    if os.name != "posix":  # on Windows the signal 0 would end the process
+        return
+    with suppress(OSError):
+        for stray in folder.glob(f".*@*@{glob.escape(platform.node())}.tmp"):
+            number = stray.name.rsplit("@", 2)[1]
+            if number.isdigit() and not _alive(int(number)):
+                stray.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is another user's, or not one of ours
+        return True
+    return True
 
 
 def manifest() -> dict[str, dict]:
     """What data/manifest.json says of each shipped file: SHA-256, command that rebuilds it, source, licence, metrics."""
     path = DATA / "manifest.json"
+    if not os.path.lexists(path):
+        return {}
+    content = read_file(path, RESTORED)
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+        entries = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is corrupt: it is not JSON ({error}); `git checkout -- data` restores it") from error
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in entries.values()):
+        raise DataError(f"{path} is corrupt: it must give the sha256 of each file by its name; `git checkout -- data` restores it")
+    return entries
 
 
 def record_sha256(name: str, **facts: object) -> None:
@@ -88,13 +177,13 @@ def read_verified(name: str) -> bytes:
         DataError: the file is missing, not listed, or differs from the manifest.
     """
     path = DATA / name
-    if not path.exists():
-        raise DataError(f"{path} is missing; `git checkout -- data` restores it")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DataError(f"{name} lies outside {DATA}; a name in the manifest must be that of a file below it")
+    content = read_file(path, RESTORED)
     expected = manifest().get(name, {}).get("sha256")
     if expected is None:
         known = ", ".join(sorted(Path(listed).name for listed in manifest() if Path(listed).parent == Path(name).parent))
         raise DataError(f"{name} is not listed in {DATA / 'manifest.json'}; allowed: {known}")
-    content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise DataError(
@@ -114,8 +203,13 @@ def load_digits() -> tuple[Tensor, Tensor]:
     Raises:
         DataError: the file is missing or corrupt.
     """
-    with np.load(io.BytesIO(read_verified(DIGITS_FILE)), allow_pickle=False) as arrays:
-        images, digits = arrays["images"], arrays["digits"]
+    try:
+        with np.load(io.BytesIO(read_verified(DIGITS_FILE)), allow_pickle=False) as arrays:
+            images, digits = arrays["images"], arrays["digits"]
+    except (zipfile.BadZipFile, KeyError, EOFError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{DATA / DIGITS_FILE} is corrupt: it is no archive of two arrays of numbers; `git checkout -- data` restores it") from error
     return to_images(torch.from_numpy(images)).unsqueeze(1), torch.from_numpy(digits).long()
 
 
@@ -202,7 +296,11 @@ def is_normal(labels: Tensor, normal: str) -> Tensor:
 
 
 def normal_digits(normal: str) -> list[int]:
-    """The labels that count as normal, in order."""
+    """The labels that count as normal, in order.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
     if normal not in KINDS:
         raise ValueError(f"normal must be one of {', '.join(map(repr, KINDS))}; got {normal!r}")
     return sorted(KINDS[normal])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import check_count, check_positive, check_prior
+from .runs import in_parts
 
 Prediction = Literal["eps", "v"]
 NoiseModel = Callable[[Tensor, Tensor], Tensor]  # (xt [B, ...], t int64 [B]) -> eps_hat [B, ...]
@@ -123,6 +124,7 @@ class NoisePredictor(nn.Module):
         self.network, self.schedule, self.prediction = network, schedule, prediction
 
     def forward(self, xt: Tensor, t: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Predicted noise [B, ...] at `xt` [B, ...] and `t` int64 [B]; a network that is told a prior takes one for each image, [B]."""
         output = self.network(xt, t) if prior is None else self.network(xt, t, prior)
         output = getattr(output, "sample", output)  # diffusers wraps the tensor
         output = output.float()
@@ -146,9 +148,11 @@ class AtPrior(nn.Module):
 
     @property
     def schedule(self) -> Schedule:
+        """That of the model."""
         return self.model.schedule
 
     def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        """Predicted noise [B, ...] at `xt` [B, ...] and `t` int64 [B]."""
         return self.model(xt, t, torch.full((len(xt),), self.prior, device=xt.device))
 
 
@@ -381,14 +385,18 @@ def sample(
     """`n` samples [n, *shape] by DDIM (eta = 0) or DDPM (eta = 1), of `order` 1 or 2 (see `ddim_sampler`), computed on the model's device, returned on the CPU.
 
     All noise is drawn on the CPU from `seed`: it is common to all models sampled with that seed. Image i depends on
-    (seed, i), not on `n` or `batch`, up to rounding.
+    (seed, i), not on `n` or `batch`, up to rounding. Where memory does not suffice for `batch` images at once, fewer are drawn at once, with a warning.
+
+    Raises:
+        MemoryError: one image at a time is too much.
     """
     device = next(model.parameters()).device if isinstance(model, nn.Module) else "cpu"
     seeds = torch.randint(2**62, (check_count(n, "n"),), generator=torch.Generator().manual_seed(seed)).tolist()
-    out = []
-    for rows in range(0, n, check_count(batch, "batch")):
-        generators = [torch.Generator().manual_seed(s) for s in seeds[rows : rows + batch]]
+
+    def drawn(rows: slice) -> Tensor:
+        generators = [torch.Generator().manual_seed(s) for s in seeds[rows]]
         noise = _randn(torch.empty(len(generators), *shape, device=device), generators)
         *_, last = ddim_sampler(model, noise, schedule, steps, eta, clip, generators, order)
-        out.append(last.xt.cpu())
-    return torch.cat(out)
+        return last.xt.cpu()
+
+    return torch.cat(list(in_parts(drawn, n, check_count(batch, "batch"))))

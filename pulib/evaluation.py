@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import BUILD, DATA, PUSplit, is_normal, learner_part, normal_digits, read_verified, write_atomic
+from .data import BUILD, DATA, DataError, PUSplit, is_normal, learner_part, normal_digits, read_verified, write_atomic
+from .runs import in_parts
 from .training import fill_weights, read_tensors
 
 N_FEATURES = 64
@@ -37,6 +38,7 @@ class Judge(nn.Module):
         return self.members[0].body(images)
 
     def forward(self, images: Tensor) -> Tensor:
+        """log p(digit | image), [n, 10]."""
         return self.both(images)[0]
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +113,7 @@ def read(judge: nn.Module, images: Tensor, batch: int = 250) -> Reading:
         raise ValueError("images has pixels that are nan or infinite; allowed are finite values, about [-1, 1]")
     at_once = max(1, batch * math.prod(Judge.shape[1:]) // math.prod(shape[1:]))
     both = getattr(judge, "both", lambda part: (judge(part), judge.features(part)))
-    parts = [both(part) for part in images.split(at_once)]
+    parts = in_parts(lambda rows: both(images[rows]), len(images), at_once)
     log_p, features = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     confidence, digits = log_p.exp().max(1)
     return Reading(digits, confidence, features)
@@ -365,7 +367,14 @@ def ratio_to_oracle(features: Tensor, oracle: Tensor, reference: Tensor, resampl
 
 
 def write_results(notebook: str, rows: list[dict]) -> Path:
-    """Write a notebook's result rows to build/course/<notebook>.results.json, atomically; the file's path."""
+    """Write a notebook's result rows to build/course/<notebook>.results.json, atomically; the file's path.
+
+    Raises:
+        ValueError: the notebook's name is a path.
+        WriteError: the file cannot be written.
+    """
+    if Path(notebook).name != notebook or "\\" in notebook:
+        raise ValueError(f"notebook must be a name, as results are written to {BUILD / 'course'} alone; got {notebook!r}")
     path = BUILD / "course" / f"{notebook}.results.json"
     write_atomic(path, (json.dumps(rows, indent=2) + "\n").encode())
     return path
@@ -377,4 +386,9 @@ def load_results(name: str) -> list[dict]:
     Raises:
         DataError: the file is missing or corrupt.
     """
-    return json.loads(read_verified(f"results/{name}.json"))["rows"]
+    try:
+        return json.loads(read_verified(f"results/{name}.json"))["rows"]
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{DATA / 'results' / name}.json holds no rows of results ({error}); `git checkout -- data` restores it") from error

@@ -271,9 +271,11 @@ class SlantJudge(nn.Module):
         self.judge, self.limit = judge, limit
 
     def features(self, images: Tensor) -> Tensor:
+        """Those of the judge of digits, [n, 64]."""
         return self.judge.features(images)
 
     def forward(self, images: Tensor) -> Tensor:
+        """log p of upright and of slanted, [n, 2]: 0 for what was measured, far below for the other."""
         return F.one_hot((slant(images) > self.limit).long(), 2).double().clamp(min=1e-12).log()
 
 
@@ -476,13 +478,18 @@ class CaptionNet(nn.Module):
         self.layers = nn.Sequential(nn.Linear(2 + 8 + 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2))
 
     def forward(self, xt: Tensor, t: Tensor, caption: Tensor) -> Tensor:
+        """Predicted noise [B, 2] at `xt` [B, 2] and `t` int64 [B], under captions [B, 2]."""
         u = (t / len(self.schedule))[:, None] * math.pi * torch.tensor([0.5, 1.0, 2.0, 4.0])
         return noise_of_v(self.layers(torch.cat([xt, u.sin(), u.cos(), caption], 1)), xt, t, self.schedule)
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions of U and of S as unit vectors [2] whose cosine is `similarity`, as a text encoder may make of two phrases."""
+    """Captions of U and of S as unit vectors [2] whose cosine is `similarity`, as a text encoder may make of two phrases.
+
+    Raises:
+        ValueError: similarity outside [-1, 1].
+    """
 
     similarity: float
 
@@ -492,10 +499,12 @@ class Captions:
 
     @property
     def of_u(self) -> Tensor:
+        """The caption of U, [2]."""
         return torch.tensor([1.0, 0.0])
 
     @property
     def of_s(self) -> Tensor:
+        """The caption of S, [2]."""
         return torch.tensor([self.similarity, math.sqrt(1 - self.similarity**2)])
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchvision.models import ResNet18_Weights, resnet18
 
-from .data import DataError, check_count, sha256, to_bytes
+from .data import DataError, check_count, read_file, sha256, to_bytes
 from .evaluation import frechet_distance
 from .prior import FOLD_SEED, Scores, classifier_risk
 from .rivals import Sieve, check_sievable, sieve_from
@@ -58,6 +58,7 @@ class ResNetJudge(nn.Module):
         return self._activations(images).to(images.device)
 
     def forward(self, images: Tensor) -> Tensor:
+        """log p of each class, [n, n_classes]."""
         return F.log_softmax(self.head(self._activations(images)), 1).to(images.device)
 
     def _activations(self, images: Tensor) -> Tensor:
@@ -227,9 +228,7 @@ def load_judge_file(path: Path | str) -> ResNetJudge:
         DataError: the file is missing.
         CheckpointError: it is corrupt, or holds no judge.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{path} is missing; `fit_judge` and `save_judge` make it")
-    tensors, facts = read_tensors(Path(path).read_bytes(), path)
+    tensors, facts = read_tensors(read_file(Path(path), "restore it, or make it anew by `fit_judge` and `save_judge`"), path)
     if "judge" not in facts:
         raise CheckpointError(f"{path} holds no judge; `save_judge` writes one")
     judge = ResNetJudge(**facts["judge"])

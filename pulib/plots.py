@@ -30,7 +30,11 @@ ARMS = {"unsupervised": UNLABELED, "supervised": "#CC79A7", "pu": NORMAL, "oracl
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered figure: `png` bytes, its `alt` text, and its `width` on the page in CSS pixels."""
+    """A rendered figure: `png` bytes, its `alt` text, and its `width` on the page in CSS pixels.
+
+    Raises:
+        ValueError: alt is empty.
+    """
 
     png: bytes
     alt: str
@@ -472,7 +476,11 @@ def slopes(
 
 
 def results(rows: Sequence[dict], alt: str, split: str = "even", width: float = 8.0) -> Picture:
-    """NSR with its interval, and Fréchet distance, of each arm in `rows` (see `Report.row`)."""
+    """NSR with its interval, and Fréchet distance, of each arm in `rows` (see `Report.row`).
+
+    Raises:
+        ValueError: no row of that split.
+    """
     splits = sorted({row["split"] for row in rows})
     if split not in splits:
         raise ValueError(f"split must be one of those in rows, {splits}; got {split!r}")

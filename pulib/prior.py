@@ -309,6 +309,7 @@ class Classifier(nn.Module):
         self.head_bias = nn.Parameter(torch.zeros(folds, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scores [K, n] of edges [K, n, 8, 8, 8]; each network scores images of its own."""
         grouped = x.transpose(0, 1).flatten(1, 2)  # networks are groups of channels, which one convolution keeps apart
         found = F.conv2d(grouped, self.filters, self.filter_bias, padding=1, groups=self.folds).relu()
         found = F.max_pool2d(found, 2).reshape(len(grouped), self.folds, -1).transpose(0, 1)
@@ -504,6 +505,7 @@ class Round:
 
     @property
     def auc(self) -> float:
+        """Held out; see `Scores`."""
         return self.scores.auc
 
 

@@ -222,6 +222,7 @@ class Guided(nn.Module):
         self.eps_u, self.eps_s, self.classifier, self.ceiling = eps_u, eps_s, classifier, check_prior(ceiling, "ceiling")
 
     def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        """Predicted noise of the normal part, [B, ...], at `xt` [B, ...] and `t` int64 [B]."""
         r = self.classifier(xt, t).sigmoid().clamp(max=self.ceiling)
         return noise_of_normal(self.eps_u(xt, t), self.eps_s(xt, t), r)
 
@@ -265,6 +266,7 @@ class KernelDenoiser(nn.Module):
         self.schedule = schedule
 
     def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        """Exact noise for these images, [B, ...], at `xt` [B, ...] and `t` int64 [B]."""
         return kernel_noise(xt, self.images, *self.schedule.levels(t, xt))
 
 
@@ -352,6 +354,7 @@ class NoisyClassifier(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, xt: Tensor, t: Tensor) -> Tensor:
+        """Logits [B] at `xt` [B, 1, h, w] and `t` int64 [B]."""
         time = self.time(time_embedding(t, self.width))
         h = self.high(self.enter(F.pixel_unshuffle(xt, 2)), time)
         h = self.mid2(self.mid1(self.shrink1(h), time), time)

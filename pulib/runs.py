@@ -1,4 +1,4 @@
-"""Long runs: a signal that ends a run saves it first, checkpoints by number in a folder, and curves for TensorBoard."""
+"""Long runs: a signal that ends a run saves it first, checkpoints by number in a folder, too little memory, and curves for TensorBoard."""
 
 import math
 import os
@@ -7,11 +7,13 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .data import check_count
@@ -127,7 +129,48 @@ def pass_over(path: Path, error: Exception, move: bool) -> None:
     """Say that a damaged checkpoint is not used; with `move` it gives up its place among those that are kept."""
     warnings.warn(f"{path.name} is damaged and passed over for the one before it ({error})", stacklevel=3)
     if move:
-        path.rename(path.with_suffix(".damaged"))
+        with suppress(OSError):  # it may be gone, or not ours to move
+            path.replace(path.with_suffix(".damaged"))
+
+
+# --------------------------------------------------------------------------------------------- memory
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Does an error say that memory does not suffice? CUDA has a class for it; CPUs, oneDNN on them and Apple GPUs say it in a plain RuntimeError."""
+    said = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in said for text in ("can't allocate memory", "not enough memory", "out of memory", "could not create a primitive"))
+
+
+def fewer(at_once: int, error: Exception) -> int:
+    """How many images to try where `at_once` were too many for the memory, with a warning.
+
+    Raises:
+        MemoryError: one image is too many already.
+        Exception: `error` itself, where it is of another kind.
+    """
+    if not out_of_memory(error):
+        raise error
+    if at_once == 1:
+        raise MemoryError("out of memory with one image at a time; take a network of smaller widths or smaller images, or run it where more memory is free") from error
+    warnings.warn(
+        f"out of memory with {at_once} images at once; from here on {at_once // 2} are computed at once, which takes longer and gives the same up to rounding", stacklevel=3
+    )
+    return at_once // 2
+
+
+def in_parts(compute: Callable[[slice], Any], n: int, at_once: int) -> Iterator:
+    """`compute` of stretches of rows 0 … n-1, at most `at_once` long, in order; shorter ones (see `fewer`) where memory does not suffice."""
+    first = 0
+    while first < n:
+        rows = slice(first, min(first + at_once, n))
+        try:
+            part = compute(rows)
+        except (RuntimeError, MemoryError) as error:
+            at_once = fewer(rows.stop - first, error)
+        else:
+            yield part
+            first = rows.stop
 
 
 def logged(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from . import judges, prompts, rivals, sets
@@ -22,16 +21,25 @@ from .data import (
     is_normal,
     load_pu,
     make_split,
+    read_file,
     read_verified,
     to_bytes,
     to_images,
-    write_atomic,
 )
 from .diffusion import NoisePredictor, cosine_schedule, linear_schedule, sample
 from .evaluation import Reading, load_judge, pool, ratio_to_oracle, read, report, ruler
 from .pipelines import load_pipeline, package
 from .runs import Checkpoints
-from .training import StepRecord, best_precision, device, digest_of, fill_weights, processes, read_tensors
+from .training import (
+    StepRecord,
+    best_precision,
+    device,
+    digest_of,
+    fill_weights,
+    processes,
+    read_tensors,
+    write_tensors,
+)
 
 SHIPPED = "weights/pipeline_even.safetensors"
 NETWORKS: dict[str, dict] = {  # arguments of diffusers' UNet2DModel, by name; those with a slash are on the hub
@@ -211,6 +219,7 @@ class Needs:
 
     @property
     def batch(self) -> int:
+        """Images of a training step, of U and of S together."""
         return self.chosen.settings["batch_unlabeled"] + self.chosen.settings["batch_sensitive"]
 
     @property
@@ -233,6 +242,7 @@ class Needs:
 
     @property
     def runs(self) -> int:
+        """Training runs, one for each arm and seed."""
         return len(self.chosen.arms) * self.chosen.seeds
 
     @property
@@ -544,8 +554,8 @@ def _sieve(chosen: Experiment, split: PUSplit, folder: Path) -> rivals.Sieve:
     path, weights = _network_file(chosen, folder, "sieve")
     if not path.exists():
         found = judges.colour_sieve(split.unlabeled, split.sensitive, split.prior, steps=chosen.sieve_steps, weights=weights, flip=_mirrored(chosen))
-        write_atomic(path, save({"unlabeled": found.unlabeled, "sensitive": found.sensitive, "threshold": torch.tensor(found.threshold)}))
-    kept = load_file(path)
+        write_tensors(path, {"unlabeled": found.unlabeled, "sensitive": found.sensitive, "threshold": torch.tensor(found.threshold)}, {"holds": "sieve"})
+    kept = _kept_tensors(path, "sieve")
     return rivals.Sieve(kept["unlabeled"], kept["sensitive"], kept["threshold"].item(), None, None, split.prior)  # for training alone: it judges nothing new
 
 
@@ -601,5 +611,12 @@ def framed(this: Ready, seen: Reading) -> Tensor:
 def kept_images(path: Path, make: Callable[[], Tensor]) -> Tensor:
     """Images [n, c, h, w] in [-1, 1] of a file; made first, and written whole or not at all, where there is none."""
     if not path.exists():
-        write_atomic(path, save({"images": to_bytes(make()).contiguous()}))
-    return to_images(load_file(path)["images"])
+        write_tensors(path, {"images": to_bytes(make())}, {"holds": "images"})
+    return to_images(_kept_tensors(path, "images")["images"])
+
+
+def _kept_tensors(path: Path, what: str) -> dict[str, Tensor]:
+    tensors, facts = read_tensors(read_file(path), path)
+    if facts.get("holds") != what:
+        raise DataError(f"{path} holds no {what}; delete it, and what it should hold is made again")
+    return tensors

@@ -317,6 +317,6 @@ def load_folder(folder: Path | str, size: int, channels: int = 3) -> Tensor:
                 if image.mode.startswith(("I", "F")):
                     raise DataError(f"{path} has more than 8 bits for a pixel; save it with 8")
                 images.append(shape(ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
             raise DataError(f"{path} cannot be read as an image ({error}); remove or mend it") from error
     return torch.stack(images)

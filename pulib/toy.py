@@ -98,6 +98,7 @@ class World:
 
     @property
     def unlabeled(self) -> Mixture:
+        """The density of U: p_U = prior p_S + (1 - prior) p_N."""
         return mix(self.normal, self.sensitive, self.prior)
 
     def target(self, assumed: float) -> Mixture:

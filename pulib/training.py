@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,8 +25,21 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
-from .data import DATA, DataError, check_count, check_normal, check_positive, distort, read_verified, write_atomic
+from .data import (
+    DATA,
+    DataError,
+    WriteError,
+    check_count,
+    check_normal,
+    check_positive,
+    check_writable,
+    distort,
+    read_file,
+    read_verified,
+    write_atomic,
+)
 from .diffusion import (
     NoiseModel,
     NoisePredictor,
@@ -38,7 +52,7 @@ from .diffusion import (
     min_snr_density,
 )
 from .risk import pu_risk
-from .runs import Checkpoints, Stoppable, pass_over
+from .runs import Checkpoints, Stoppable, fewer, out_of_memory, pass_over
 from .unet import UNet
 
 Objective = Callable[..., Tensor]  # (loss_u [n_u], loss_s [n_s], prior_s [n_s] if priors are drawn) -> risk []
@@ -75,6 +89,9 @@ class Settings:
         precision: "no", "bf16" or "fp16", or "auto" (bf16 where a CUDA device has it, otherwise "no").
         compile: let `torch.compile` fuse the network's operations; takes a minute or more before the first step.
         checkpoint_every: steps between checkpoints when a path is given.
+
+    Raises:
+        ValueError: a setting outside its range.
     """
 
     steps: int
@@ -129,14 +146,17 @@ class StepRecord:
 
     @property
     def risk(self) -> float:
+        """The risk that was minimised."""
         return self.numbers[0].item()
 
     @property
     def loss_u(self) -> float:
+        """Mean loss on U, as it counts."""
         return self.numbers[1].item()
 
     @property
     def loss_s(self) -> float:
+        """Mean loss on S, as it counts; nan without S."""
         return self.numbers[2].item()
 
 
@@ -171,7 +191,9 @@ def fit(
         objective: maps per-image losses (summed over pixels), and priors if there are, to a scalar; see `pulib.risk`.
         sensitive: [m, ...] images, or None when the objective ignores them.
         checkpoint: a file, or a folder of them (`Checkpoints`); written every `settings.checkpoint_every` steps, at the end, when the loop
-            over the records is left, and before Ctrl-C or SIGTERM ends it; resumed from when it exists.
+            over the records is left, and before Ctrl-C or SIGTERM ends it; resumed from when it exists. Where it cannot be written, as on a
+            full disk, the run goes on with a warning, and tries again the next time: to stop would lose the steps since the last one, and
+            the trained model is in the records.
         teacher: eps(x_t, t, prior) to imitate; must be on the model's device.
         weights: of each image of U, [n], and of S, [m] (or None): its losses count that many times.
 
@@ -179,7 +201,11 @@ def fit(
         ValueError: images that are not a float tensor, an empty set, images of U and S that differ in shape, weights that are
             not one number >= 0 for each image, or a batch that several processes cannot share evenly.
         CheckpointError: the file is corrupt, or belongs to another network or other settings.
-        FloatingPointError: the risk is not finite. A GPU is asked every `CHECK_EVERY` steps only, and before anything is saved.
+        FloatingPointError: the risk is not finite, or the weights are not when they are to be saved. A GPU is asked every `CHECK_EVERY` steps
+            only, and before anything is saved.
+        WriteError: the first checkpoint could not be written where it is asked for, which is tried before the first step.
+        MemoryError: one image at a time is too much. A batch that is too large is computed in parts (see `_call`), with a warning; but not in
+            several processes.
     """
     _check_images(unlabeled, sensitive)
     weights = _check_weights(weights, unlabeled, sensitive)
@@ -208,6 +234,8 @@ def fit(
     if start == settings.steps:  # nothing left to do: hand over the finished model
         yield StepRecord(start, torch.full((3,), torch.nan), averaged)
         return
+    if checkpoint is not None and accelerator.is_main_process:
+        check_writable(checkpoint.at(0) if isinstance(checkpoint, Checkpoints) else Path(checkpoint))
     if settings.compile:
         trained.network.compile()
     trained, optimizer = accelerator.prepare(trained, optimizer)
@@ -223,22 +251,66 @@ def fit(
         levels = running if settings.cap_level == "running" else loss_levels(_plain(_copies(model, device)[0]), unlabeled).__getitem__
 
     done = saved = start
+    at_once = (settings.batch_unlabeled + (0 if sensitive is None else settings.batch_sensitive)) // accelerator.num_processes
     failed = torch.zeros((), dtype=torch.long, device=device)  # the first step whose risk was not finite, or 0
 
     def check() -> None:
         if first := int(failed):
-            raise FloatingPointError(f"the risk is nan or infinite at step {first}; lower lr (now {settings.lr}), or check the images for nan")
+            named = {"unlabeled": unlabeled, "sensitive": sensitive, "the start model": torch.cat([p.detach().flatten() for p in model.parameters()])}
+            found = [name for name, values in named.items() if values is not None and not torch.isfinite(values).all()]
+            cause = f" ({' and '.join(found)} held nan or infinity from the start)" if found else ""
+            raise FloatingPointError(f"the risk is nan or infinite at step {first}{cause}; lower lr (now {settings.lr}), or check the images for nan")
 
     def save() -> None:
         """Write the state after the last whole step, unless it is written."""
         nonlocal saved
         check()
+        if not all(torch.isfinite(p).all() for p in parameters):
+            raise FloatingPointError(f"the weights are nan or infinite after step {done}, and were not saved; lower lr (now {settings.lr}), and go on from before")
         if checkpoint is not None and saved != done and accelerator.is_main_process:
             path = checkpoint.at(done) if isinstance(checkpoint, Checkpoints) else checkpoint
-            save_checkpoint(path, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler, running)
+            try:
+                save_checkpoint(path, accelerator.unwrap_model(trained), averaged, optimizer, settings, task, done, accelerator.scaler, running)
+            except WriteError as error:
+                warnings.warn(f"{error}; the run goes on, and its weights are in the model of its records alone", stacklevel=2)
+                return
             if isinstance(checkpoint, Checkpoints):
                 checkpoint.thin_out()
         saved = done
+
+    def gradient(step: int, at_once: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The risk, and the losses on U and S; leaves the gradient of the risk in the weights."""
+        nonlocal failed
+        loss_u, loss_s, *priors = _losses(trained, model.schedule, density, levels, unlabeled, sensitive, settings, step, teacher, accelerator, at_once)
+        loss_u, loss_s = _weighted(loss_u, loss_s, weights, settings, step)
+        risk = objective(loss_u, loss_s, *priors)
+        failed = torch.where(torch.isfinite(risk.detach()) | (failed > 0), failed, step + 1)
+        if device.type == "cpu" or step == start or (step + 1) % CHECK_EVERY == 0:
+            check()
+        optimizer.zero_grad()
+        if settings.budget is None or sensitive is None:
+            accelerator.backward(risk * accelerator.num_processes)  # which takes the mean of the processes' gradients; see `together`
+        else:
+            _backward_within_budget(accelerator, risk, loss_u, loss_s, parameters, settings.budget)
+        return risk, loss_u, loss_s
+
+    def gradient_in_memory(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`gradient`, with fewer images at once from here on where memory does not suffice."""
+        nonlocal at_once
+        while True:
+            means = running.means
+            try:
+                return gradient(step, at_once)
+            except (RuntimeError, MemoryError) as error:
+                if accelerator.num_processes > 1 and out_of_memory(error):  # others wait for this one's part of the whole batch
+                    raise MemoryError(f"out of memory with {at_once} images at once in each process; take a smaller batch, or more processes") from error
+                if at_once == 1 and out_of_memory(error):
+                    save()  # nothing of this step is in the weights
+                at_once = fewer(at_once, error)
+            running.means = means  # as before the step, which begins anew
+            optimizer.zero_grad()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def any_told(told: bool) -> bool:
         """Asks the other processes, which makes a GPU wait: there only after every tenth step."""
@@ -249,17 +321,7 @@ def fit(
             with stoppable.step():
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(step, settings)
-                loss_u, loss_s, *priors = _losses(trained, model.schedule, density, levels, unlabeled, sensitive, settings, step, teacher, accelerator)
-                loss_u, loss_s = _weighted(loss_u, loss_s, weights, settings, step)
-                risk = objective(loss_u, loss_s, *priors)
-                failed = torch.where(torch.isfinite(risk.detach()) | (failed > 0), failed, step + 1)
-                if device.type == "cpu" or step == start or (step + 1) % CHECK_EVERY == 0:
-                    check()
-                optimizer.zero_grad()
-                if settings.budget is None or sensitive is None:
-                    accelerator.backward(risk * accelerator.num_processes)  # which takes the mean of the processes' gradients; see `together`
-                else:
-                    _backward_within_budget(accelerator, risk, loss_u, loss_s, parameters, settings.budget)
+                risk, loss_u, loss_s = gradient_in_memory(step)
                 accelerator.clip_grad_norm_(parameters, settings.clip_norm)
                 optimizer.step()
                 average(averaged, accelerator.unwrap_model(trained), min(settings.ema, (step + 1) / (step + 10)))
@@ -419,6 +481,7 @@ def _losses(
     step: int,
     teacher: Teacher | None,
     accelerator: Accelerator,
+    at_once: int,
 ) -> tuple[Tensor, ...]:
     """Per-image losses of this step's batch of U and of S (up to their cap), from one call of the network; and the priors of S if drawn."""
     n = settings.batch_unlabeled
@@ -429,18 +492,30 @@ def _losses(
         if sensitive is not None:
             parts.append(draw_batch(sensitive, settings.batch_sensitive, settings, step, 1, density))
     x0, t, noise, prior = (torch.cat(tensors) for tensors in zip(*parts))
-    mine = [x[accelerator.process_index :: accelerator.num_processes] for x in (x0, t, noise)]
-    told = prior[accelerator.process_index :: accelerator.num_processes]
-    at = model if settings.prior_max is None else lambda xt, t: model(xt, t, told)
-    if teacher is None:
-        losses = denoising_loss(at, *mine, schedule)
-    else:
-        losses = imitation_loss(at, lambda xt, t: teacher(xt, t, told), *mine, schedule)
-    losses = together(losses, accelerator)
+    mine = [x[accelerator.process_index :: accelerator.num_processes] for x in (x0, t, noise, prior)]
+
+    def losses_of(x0: Tensor, t: Tensor, noise: Tensor, told: Tensor) -> Tensor:
+        at = model if settings.prior_max is None else lambda xt, t: model(xt, t, told)
+        if teacher is None:
+            return denoising_loss(at, x0, t, noise, schedule)
+        return imitation_loss(at, lambda xt, t: teacher(xt, t, told), x0, t, noise, schedule)
+
+    losses = together(_call(losses_of, mine, at_once), accelerator)
     if isinstance(levels, RunningLevels):
         levels.update(t[:n], losses[:n])
     loss_s = losses[n:] if levels is None else torch.minimum(losses[n:], settings.cap * levels(t[n:]))
     return losses[:n], loss_s, *([prior[n:]] if settings.prior_max is not None else [])
+
+
+def _call(losses_of: Callable[..., Tensor], batch: list[Tensor], at_once: int) -> Tensor:
+    """The losses of a batch, from parts of `at_once` images of which no activation is kept: the backward pass computes them again, part by part.
+
+    So the risk stays that of the whole batch, which |E_U[l] - prior E_S[l]| needs, and its gradient too, as no image here depends on another.
+    (Chen et al. 2016, arXiv 1604.06174, drops the activations of layers in this way.)
+    """
+    if at_once >= len(batch[0]):
+        return losses_of(*batch)
+    return torch.cat([recomputed(losses_of, *part, use_reentrant=False) for part in zip(*(x.split(at_once) for x in batch))])
 
 
 def draw_batch(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -621,22 +696,23 @@ def save_checkpoint(path, model: nn.Module, averaged: nn.Module, optimizer, sett
         tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors |= {} if levels is None else {"levels": levels.means}
     facts = {"step": step, "settings": asdict(settings), "scaler": scaler.state_dict() if scaler else None, **task}
-    _write(Path(path), tensors, facts)
+    write_tensors(Path(path), tensors, facts)
 
 
 def resume(checkpoint, first: bool, *run) -> int:
     """Fill what `load_checkpoint` fills, from a file, or from the newest whole one of `Checkpoints`; the step, 0 where there is none.
 
     Raises:
+        DataError: the file cannot be read.
         CheckpointError: as `load_checkpoint`; a damaged file of several is passed over with a warning, and set aside by the `first` process,
             unless all are damaged.
     """
-    files = checkpoint.newest() if isinstance(checkpoint, Checkpoints) else [path for path in [Path(checkpoint)] if path.exists()]
+    files = checkpoint.newest() if isinstance(checkpoint, Checkpoints) else [path for path in [Path(checkpoint)] if os.path.lexists(path)]
     damaged = []
     for path in files:
         try:
-            content = read_tensors(path.read_bytes(), path)
-        except (CheckpointError, FileNotFoundError) as error:
+            content = read_tensors(read_file(path), path)
+        except DataError as error:
             damaged.append((path, error))
             continue
         for other, error in damaged:
@@ -759,7 +835,7 @@ def conditioned(model: NoisePredictor, prior_max: float, seed: int = 0) -> Noise
 
 def save_weights(path: Path | str, model: nn.Module, /, **facts: object) -> None:
     """Write a model's weights as safetensors, with `facts` (JSON values) in the header, atomically."""
-    _write(Path(path), model.state_dict(), facts)
+    write_tensors(Path(path), model.state_dict(), facts)
 
 
 def load_base(normal: str = "even") -> NoisePredictor:
@@ -805,7 +881,8 @@ def _load_shipped(name: str) -> NoisePredictor:
     return model
 
 
-def _write(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
+    """Write named tensors and facts (JSON values) as safetensors with their digest, atomically; `read_tensors` reads them."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     text = json.dumps(facts)
     header = {"facts": text, "facts_digest": digest_of({}, text), "digest": digest_of(tensors)}
@@ -821,7 +898,9 @@ def read_tensors(content: bytes, path: Path | str) -> tuple[dict[str, Tensor], d
         facts_digest = digest_of({}, header["facts"])
         intact = header["digest"] == digest_of(tensors) and header.get("facts_digest", facts_digest) == facts_digest
         facts = json.loads(header["facts"])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        if not isinstance(facts, dict):
+            raise ValueError("its facts are no object")
+    except (safetensors.SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is corrupt or not a pulib safetensors file ({error}); delete it or restore it") from error
     if not intact:
         raise CheckpointError(f"{path} is corrupt: its content differs from its digest; delete it or restore it")

@@ -34,6 +34,7 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """[B, c_out, h, w] from `x` [B, c_in, h, w] and the time embedding [B, c_time]."""
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.time(time)[:, :, None, None].chunk(2, 1)
         h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
@@ -51,6 +52,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Each pixel with what it gathers from all others, [B, c, h, w]."""
         b, c, h, w = x.shape
         q, k, v = self.qkv(self.norm(x)).view(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
@@ -100,6 +102,11 @@ class UNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: Tensor, prior: Tensor | None = None) -> Tensor:
+        """What the network puts out for `x` [B, channels, h, w] at `t` int64 [B], told `prior` [B] if it has a `prior_max`.
+
+        Raises:
+            ValueError: height or width not divisible by 4, or a prior that is missing, superfluous or outside [0, prior_max].
+        """
         if x.shape[-1] % 4 or x.shape[-2] % 4:
             raise ValueError(f"image height and width must be divisible by 4; got {tuple(x.shape[-2:])}")
         time = self.time(time_embedding(t, self.config["widths"][0]))

@@ -19,8 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
 import badges  # noqa: E402
+from test_upkeep import ROOMS, public  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "LICENSE-text.md", "docs/api.md", "docs/attribution.md", "docs/teaching.md"]
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("source", "srcset"), ("iframe", "src"), ("object", "data")}
@@ -92,8 +94,8 @@ def test_it_builds_without_a_warning(site):
 
 
 def test_it_has_all_pages(site):
-    wanted = {"index.html", "README.html", "search.html", "data/README.html", "LICENSE-text.html", "docs/attribution.html", "docs/teaching.html"}
-    assert site.pages.keys() == wanted | {f"notebooks/{path.stem}.html" for path in NOTEBOOKS}
+    wanted = {"index.html", "README.html", "search.html", *(f"{name.removesuffix('.md')}.html" for name in TEXTS)}
+    assert {name for name in site.pages if not name.startswith(("pulib/", "_modules/"))} == wanted | {f"notebooks/{path.stem}.html" for path in NOTEBOOKS}
     assert any("04_pu_diffusion" in image["src"] for image in site["index.html"].all("img")), "the result picture"
 
 
@@ -160,7 +162,7 @@ def test_every_numbered_equation_is_there_and_drawn_by_a_file_of_the_site(path, 
 
 def test_no_slider_or_widget_is_left_without_a_kernel(site):
     for name, page in site.pages.items():
-        assert "widget" not in page.text_in("script."), name
+        assert "widget" not in page.text_in("script.").replace("pulib/widgets", ""), name  # which is the name of a page
     for path in NOTEBOOKS:
         sliders = sum("live-widget" in cell["metadata"].get("tags", []) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
         assert site[f"notebooks/{path.stem}.html"].text_in("article.").count("The next cell makes a slider") == sliders
@@ -173,6 +175,32 @@ def test_search_finds_a_word_in_its_notebook(site):
     names = [index["docnames"][i] for i in ([found] if isinstance(found, int) else found)]
     assert "notebooks/01_ddpm" in names
     assert "searchindex.js" in {Path(script.get("src", "")).name for script in site["search.html"].all("script")}
+
+
+# ------------------------------------------------------------------------------------------ pages of pulib
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_of_a_room_is_on_its_page_with_a_link_to_its_source(room, site):
+    page = site[f"pulib/{room}.html"]
+    module = f"pulib.{room.replace('/', '.')}"
+    names = [f"{module}.{name}" for name in public(room)]
+    assert [name for name in names if name not in page.ids] == []
+    sources = {link["href"].rpartition("#")[2] for link in page.all("a") if "_modules/" in link.get("href", "")}
+    assert [name for name in names if name.removeprefix(f"{module}.") not in sources] == []
+    assert "Raises:" not in page.text_in("p.")  # read as a field, not as prose
+
+
+def test_rooms_are_listed_in_the_order_of_the_map(site):
+    linked = [link["href"] for tag, link, around in site["docs/api.html"].elements if tag == "a" and "table." in around and "href" in link]
+    assert [link.removeprefix("../pulib/").removesuffix(".html") for link in linked] == ROOMS
+
+
+def test_docstrings_are_shown_as_they_were_meant(site):
+    page = site["pulib/risk.html"]
+    assert "p(normal | x) = exp(-l)" in page.text_in("article.") and "E_U[l] - prior E_S[l], which estimates" in page.text_in("article.")
+    assert "#pulib.risk.sensitive_slope" in {link.get("href") for link in page.all("a")}
+    assert "x_t = sqrt(alpha_bar_t) x_0" in site["pulib/diffusion.html"].text_in("pre.")  # indented: a formula
 
 
 # ----------------------------------------------------------------------- a notebook with all that may come
@@ -196,10 +224,11 @@ def probe(tmp_path_factory) -> Site:
     """A copy of the course with one more notebook, published as somebody/course."""
     folder = tmp_path_factory.mktemp("probe")
     tree = folder / "tree"
-    for name in ("README.md", "LICENSE", "LICENSE-text.md", "CITATION.cff", "data/README.md", "data/results/04_pu_diffusion.png"):
+    for name in (*TEXTS, "LICENSE", "CITATION.cff", "data/results/04_pu_diffusion.png"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tree / name)
-    shutil.copytree(ROOT / "docs", tree / "docs")
+    shutil.copytree(ROOT / "docs", tree / "docs", dirs_exist_ok=True)
+    shutil.copytree(ROOT / "pulib", tree / "pulib", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "notebooks", tree / "notebooks", ignore=shutil.ignore_patterns("*.py", "__pycache__", ".*"))
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     project = re.sub(r'(\[tool\.pulib\.site\][^\[]*?repository = )"[^"]*"', r'\1"somebody/course"', project)
@@ -300,7 +329,7 @@ def test_badges_in_the_readme_are_those_of_the_configuration():
 # ------------------------------------------------------------------------------------------- sources
 
 
-@pytest.mark.parametrize("name", [*(f"notebooks/{path.name}" for path in NOTEBOOKS), "README.md", "data/README.md", "LICENSE-text.md", "docs/attribution.md", "docs/teaching.md"])
+@pytest.mark.parametrize("name", [*(f"notebooks/{path.name}" for path in NOTEBOOKS), *TEXTS])
 def test_links_to_the_outside_are_well_formed(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     if name.endswith(".ipynb"):

@@ -126,7 +126,7 @@ def followed(task: Arm, settings: dict, checkpoint: Path) -> tuple[NoisePredicto
         curve.append((record.step, record.risk, record.loss_u, record.loss_s))
     if len(curve) == settings["steps"]:
         np.save(beside, curve)
-    return copy.deepcopy(record.model), np.load(beside) if beside.exists() else np.array(curve)
+    return copy.deepcopy(record.model), np.load(beside, allow_pickle=False) if beside.exists() else np.array(curve)
 
 
 def facts(name: str, split: PUSplit, settings: dict) -> tuple:

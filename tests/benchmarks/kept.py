@@ -22,7 +22,7 @@ def kept(path: Path, make: Callable[[], dict]) -> dict:
         partial = path.with_name(f".{os.getpid()}.{path.name}")  # another process may make the same
         np.savez_compressed(partial, **arrays)
         partial.replace(path)
-    with np.load(path) as found:
+    with np.load(path, allow_pickle=False) as found:
         return dict(found)
 
 
