@@ -18,7 +18,7 @@ ARGS ?=
 # CPU=1: no CUDA, a seventh of the download on Linux. LOCKED=1: the very versions of requirements.lock, checked by their hashes.
 INSTALL = $(PYTHON) -I notebooks/install.py --venv "$(VENV)" $(if $(filter-out 0,$(CPU)),--cpu) $(if $(filter-out 0,$(LOCKED)),--locked)
 
-.PHONY: setup lab test test-lowest test-latest course doctor scale site slides handout notebooks timings seeds soak coverage lock clean
+.PHONY: setup lab test test-lowest test-latest course doctor scale site slides handout notebooks timings seeds soak hooks policy coverage lock clean
 .DEFAULT_GOAL := lab
 
 setup:
@@ -70,6 +70,13 @@ seeds: setup
 N ?= 20
 soak: setup
 	$(BIN)/python tests/soak.py $(N)
+
+# for authors: look at each commit before it is made: outputs, sizes, text, code (policy: now)
+hooks: setup
+	$(BIN)/python -m pre_commit install
+
+policy: setup
+	$(BIN)/python notebooks/policy.py all
 
 # for authors: which lines the tests do not reach
 coverage: setup

@@ -27,7 +27,8 @@ def lowest(requirement: str) -> str:
     return f"{found[1]}=={found[2]}"
 
 
-def main(pyproject: Path = Path(__file__).resolve().parent.parent / "pyproject.toml") -> None:
+def main() -> None:
+    pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     listed = project["dependencies"] + [requirement for extra in EXTRAS for requirement in project["optional-dependencies"][extra]]
     print(*dict.fromkeys(map(lowest, listed)))

@@ -16,7 +16,6 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 
 from build import notebooks  # noqa: E402
 from course import execute  # noqa: E402
-
 from pulib.data import BUILD, write_atomic  # noqa: E402
 
 OTHERS = {
