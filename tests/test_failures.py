@@ -254,7 +254,7 @@ def test_students_table():
 
 @given(priors, rates, rates)
 def test_only_labels_under_the_caption_of_u_count(prior, same, fraction):
-    most = prior / same if same > prior + 1e-6 else 0.99
+    most = prior / same if same > prior else 0.99
     b = most * fraction
     assert failures.nsr_of_captions(prior, b, same) == pytest.approx(evaluation.ideal_nsr(prior, min(b * same, prior)))
     assert failures.nsr_of_captions(prior, b, 0.0) == pytest.approx(1 - prior)
