@@ -27,6 +27,7 @@ BUILD = Path(os.environ.get("PULIB_BUILD", ROOT / "build"))  # what runs write
 DIGITS_FILE = "digits.npz"
 RESTORED = "`git checkout -- data` restores it"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LARGEST_SEED = 2**53  # small enough to be multiplied and added to: generators take 64 bits
 PER_DIGIT = 500  # images of each digit in the file
 JUDGE_PER_DIGIT = 200  # of these, only the judge trains on the first 200
 HELDOUT_PER_NORMAL_DIGIT = 50
@@ -76,8 +77,8 @@ def read_file(path: Path, advice: str = "restore it, or move it away") -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {advice}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); {advice}") from error
+    except (OSError, ValueError) as error:  # no path at all is a ValueError
+        raise DataError(f"{str(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); {advice}") from error
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -228,8 +229,11 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
 
     Strength 1 turns by up to 12 degrees, scales by 12 %, shears by 0.2, shifts by 2.5 pixels and bends by about 1;
     the others are in proportion. It keeps the mixture p_U = prior p_S + (1 - prior) p_N a mixture, with the same prior.
+
+    Raises:
+        ValueError: strength is not a finite number >= 0.
     """
-    n = len(images)
+    n, strength = len(images), check_number(strength, "strength", 0)
 
     def within(limit: float, *shape: int) -> Tensor:
         return (torch.rand(n, *shape, generator=generator) * 2 - 1) * limit * strength
@@ -301,7 +305,7 @@ def normal_digits(normal: str) -> list[int]:
     Raises:
         ValueError: there is no such kind.
     """
-    if normal not in KINDS:
+    if not isinstance(normal, str) or normal not in KINDS:
         raise ValueError(f"normal must be one of {', '.join(map(repr, KINDS))}; got {normal!r}")
     return sorted(KINDS[normal])
 
@@ -323,7 +327,7 @@ def check_prior(prior: float, name: str = "prior") -> float:
     Raises:
         ValueError: it is not a number in [0, 1).
     """
-    if isinstance(prior, bool) or not isinstance(prior, (int, float, np.floating)) or not 0 <= prior < 1:
+    if not is_number(prior) or not 0 <= prior < 1:
         raise ValueError(f"{name} must be a number in [0, 1), the share of sensitive images in U; got {prior!r}")
     return float(prior)
 
@@ -366,9 +370,41 @@ def check_positive(value: float, name: str) -> float:
     Raises:
         ValueError: it is not a finite number > 0.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < float("inf"):
+    if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a finite number > 0; got {value!r}")
     return float(value)
+
+
+def check_number(value: float, name: str, low: float = -math.inf) -> float:
+    """`value` as a float.
+
+    Raises:
+        ValueError: it is not a finite number, or below `low`.
+    """
+    if not is_number(value) or not -math.inf < value < math.inf or value < low:
+        raise ValueError(f"{name} must be a finite number{f' >= {low:g}' if low > -math.inf else ''}; got {value!r}")
+    return float(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is an int or a float, of Python's or numpy's; truth values are none."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def check_seed(seed: int) -> int:
+    """`seed` as an int.
+
+    Raises:
+        ValueError: it is not a whole number in 0 … 2^53.
+    """
+    if check_count(seed, "seed", 0) > LARGEST_SEED:
+        raise ValueError(f"seed must be at most {LARGEST_SEED}; got {seed}")
+    return int(seed)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of random numbers on the CPU; seed and errors as in `check_seed`."""
+    return torch.Generator().manual_seed(check_seed(seed))
 
 
 def judge_part() -> tuple[Tensor, Tensor]:
@@ -418,7 +454,7 @@ def load_pu(normal: Normal = "even", prior: float = 1 / 11, n_sensitive: int = 1
     n_hidden = round(n_normal * prior / (1 - prior))
     if n_hidden > spare:
         n_hidden, n_normal = spare, max(1, round(spare * (1 - prior) / prior))
-    shuffled = torch.randperm(n_normal + n_hidden, generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.randperm(n_normal + n_hidden, generator=seeded(seed))
     parts = (
         torch.cat([good[:n_normal], bad[:n_hidden]])[shuffled],
         bad[len(bad) - n_sensitive :],  # the same S for every prior
@@ -430,7 +466,7 @@ def load_pu(normal: Normal = "even", prior: float = 1 / 11, n_sensitive: int = 1
 
 def _balanced_order(digits: Tensor, seed: int) -> Tensor:
     """A random order of the images in which every stretch of ten holds each digit once."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     per_digit = [torch.nonzero(digits == d).flatten() for d in range(10)]
     return torch.stack([rows[torch.randperm(len(rows), generator=generator)] for rows in per_digit], 1).flatten()
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .data import check_count, check_positive, check_prior
+from .data import check_count, check_number, check_positive, check_prior, is_number, seeded
 from .runs import in_parts
 
 Prediction = Literal["eps", "v"]
@@ -28,7 +28,8 @@ class Schedule:
     """A noise schedule: beta float32 [T], each in (0, 1).
 
     Raises:
-        ValueError: beta is not a vector, is empty, or has a value outside (0, 1).
+        ValueError: beta is not a vector, is empty, or has a value outside (0, 1); or float32 does not tell the levels apart, which samplers
+            would divide by.
     """
 
     beta: Tensor
@@ -36,7 +37,9 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.beta.ndim != 1 or not len(self.beta) or not ((self.beta > 0) & (self.beta < 1)).all():
             raise ValueError("beta must be a vector with every value in (0, 1); see linear_schedule, cosine_schedule")
-        self.__dict__["alpha_bar"] = alpha_bar_of(self.beta)
+        alpha_bar = self.__dict__["alpha_bar"] = alpha_bar_of(self.beta)
+        if not (alpha_bar[0] < 1 and (alpha_bar.diff() < 0).all() and alpha_bar[-1] > 0):
+            raise ValueError("beta must let alpha_bar fall from below 1 to above 0 with every step, in float32; some are too small, or all together too large")
         self.__dict__["_on"] = {}
 
     def __len__(self) -> int:
@@ -56,15 +59,23 @@ def alpha_bar_of(beta: Tensor) -> Tensor:
 
 
 def linear_schedule(T: int = 1000, low: float = 1e-4, high: float = 0.02) -> Schedule:
-    """beta rises linearly from `low` to `high` (Ho et al. 2020, section 4)."""
-    return Schedule(torch.linspace(low, high, check_count(T, "T")))
+    """beta rises linearly from `low` to `high` (Ho et al. 2020, section 4).
+
+    Raises:
+        ValueError: T is not a whole number >= 1, or low or high not in (0, 1).
+    """
+    return Schedule(torch.linspace(check_positive(low, "low"), check_positive(high, "high"), check_count(T, "T")))
 
 
 def cosine_schedule(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
-    """alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, arXiv 2102.09672, equation 17)."""
-    u = torch.arange(check_count(T, "T") + 1, dtype=torch.float64) / T
+    """alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, arXiv 2102.09672, equation 17).
+
+    Raises:
+        ValueError: T is not a whole number >= 1, offset not a finite number >= 0, or max_beta not in (0, 1).
+    """
+    u, offset = torch.arange(check_count(T, "T") + 1, dtype=torch.float64) / T, check_number(offset, "offset", 0)
     alpha_bar = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
-    return Schedule((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta).float())
+    return Schedule((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=check_positive(max_beta, "max_beta")).float())
 
 
 # ---------------------------------------------------------------------------------- noising and the loss
@@ -263,9 +274,9 @@ def timesteps(T: int, steps: int) -> Tensor:
     """int64 [steps], evenly spaced and descending from T-1 to about T/steps ("trailing": the first is pure noise).
 
     Raises:
-        ValueError: steps is not a whole number in 1 … T.
+        ValueError: T is not a whole number >= 1, or steps not one in 1 … T.
     """
-    if check_count(steps, "steps") > T:
+    if check_count(steps, "steps") > check_count(T, "T"):
         raise ValueError(f"steps must be in 1 … {T} (the schedule's length); got {steps}")
     return (torch.arange(T, 0, -T / steps, dtype=torch.float64).round().long() - 1)[:steps]
 
@@ -329,7 +340,7 @@ def ddim_sampler(
     """
     if order not in (1, 2):
         raise ValueError(f"order must be 1 (DDIM) or 2 (DPM-Solver++); got {order!r}")
-    if not 0 <= eta <= 1:
+    if not is_number(eta) or not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1] (0 is DDIM, 1 is DDPM); got {eta!r}")
     levels = timesteps(len(schedule), steps).tolist()
     alpha_bars = schedule.alpha_bar.double()
@@ -388,10 +399,11 @@ def sample(
     (seed, i), not on `n` or `batch`, up to rounding. Where memory does not suffice for `batch` images at once, fewer are drawn at once, with a warning.
 
     Raises:
+        ValueError: n, steps, seed, batch, eta or order outside its range.
         MemoryError: one image at a time is too much.
     """
     device = next(model.parameters()).device if isinstance(model, nn.Module) else "cpu"
-    seeds = torch.randint(2**62, (check_count(n, "n"),), generator=torch.Generator().manual_seed(seed)).tolist()
+    seeds = torch.randint(2**62, (check_count(n, "n"),), generator=seeded(seed)).tolist()
 
     def drawn(rows: slice) -> Tensor:
         generators = [torch.Generator().manual_seed(s) for s in seeds[rows]]

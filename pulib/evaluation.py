@@ -16,7 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import BUILD, DATA, DataError, PUSplit, is_normal, learner_part, normal_digits, read_verified, write_atomic
+from .data import (
+    BUILD,
+    DATA,
+    DataError,
+    PUSplit,
+    check_count,
+    check_positive,
+    is_normal,
+    learner_part,
+    normal_digits,
+    read_verified,
+    write_atomic,
+)
 from .runs import in_parts
 from .training import fill_weights, read_tensors
 
@@ -102,7 +114,7 @@ def read(judge: nn.Module, images: Tensor, batch: int = 250) -> Reading:
         batch: digits that are read at once; of larger images fewer, which need as much memory.
 
     Raises:
-        ValueError: there is no image, their shape is another, or a pixel is not finite.
+        ValueError: there is no image, their shape is another, a pixel is not finite, or batch is not a whole number >= 1.
     """
     if len(images) == 0:
         raise ValueError("images is empty; the judge needs at least one image")
@@ -111,7 +123,7 @@ def read(judge: nn.Module, images: Tensor, batch: int = 250) -> Reading:
         raise ValueError(f"images must have shape [n, {', '.join(map(str, shape))}]; got {list(images.shape)}")
     if not torch.isfinite(images).all():
         raise ValueError("images has pixels that are nan or infinite; allowed are finite values, about [-1, 1]")
-    at_once = max(1, batch * math.prod(Judge.shape[1:]) // math.prod(shape[1:]))
+    at_once = max(1, check_count(batch, "batch") * math.prod(Judge.shape[1:]) // math.prod(shape[1:]))
     both = getattr(judge, "both", lambda part: (judge(part), judge.features(part)))
     parts = in_parts(lambda rows: both(images[rows]), len(images), at_once)
     log_p, features = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -126,11 +138,11 @@ def wilson_interval(successes: float, n: float, z: float = 1.96) -> tuple[float,
     """Wilson's score interval of a proportion (Wilson 1927), by default at 95 %.
 
     Raises:
-        ValueError: n < 1, or successes outside 0 … n.
+        ValueError: n < 1, successes outside 0 … n, or z is not a finite number > 0.
     """
-    if n < 1 or not 0 <= successes <= n:
+    if not 1 <= n < math.inf or not 0 <= successes <= n:
         raise ValueError(f"successes must be in 0 … n with n >= 1; got {successes} of {n}")
-    p, z2 = successes / n, z * z
+    p, z2 = successes / n, check_positive(z, "z") ** 2
     center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return max(0.0, center - half), min(1.0, center + half)
@@ -174,9 +186,14 @@ def nsr_interval(k: int, n: int, errors: tuple[float, float], n_errors: int) -> 
     Wilson's, for the number of samples that would leave as much doubt as the n samples and the judge's `errors`
     (e_normal, e_sensitive) together; each error was measured on `n_errors` images. It knows nothing of what differs
     between training runs.
+
+    Raises:
+        ValueError: n or n_errors is not a whole number >= 1, k not one in 0 … n, or as `corrected_nsr`.
     """
+    if check_count(k, "k", 0) > check_count(n, "n"):
+        raise ValueError(f"k must be in 0 … n; got {k} of {n}")
     nsr, p = corrected_nsr(k / n, *errors), (k + 2) / (n + 4)
-    doubt = sum(share**2 * e * (1 - e) for share, e in zip((nsr, 1 - nsr), errors)) / n_errors
+    doubt = sum(share**2 * e * (1 - e) for share, e in zip((nsr, 1 - nsr), errors)) / check_count(n_errors, "n_errors")
     n_effective = p * (1 - p) / (p * (1 - p) / n + doubt)
     low, high = wilson_interval(k / n * n_effective, n_effective)
     return corrected_nsr(low, *errors), corrected_nsr(high, *errors)
@@ -356,10 +373,14 @@ def ratio_to_oracle(features: Tensor, oracle: Tensor, reference: Tensor, resampl
     Args:
         features, oracle: of drawings from the same noise, [n, d] each.
         reference: of real images, [m, d].
+        resamples: >= 1.
+
+    Raises:
+        ValueError: as `frechet_distance`, or resamples is not a whole number >= 1.
     """
     ratio = frechet_distance(features, reference) / frechet_distance(oracle, reference)
     generator, ratios, distance = torch.Generator().manual_seed(0), [], _distance_to(reference)
-    for _ in range(resamples):
+    for _ in range(check_count(resamples, "resamples")):
         rows = torch.randint(len(features), (len(features),), generator=generator)
         ratios.append(distance(features[rows]) / distance(oracle[rows]))
     low, high = (2 * ratio - torch.tensor(ratios).double().quantile(q).item() for q in (0.975, 0.025))

@@ -13,7 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import PUSplit, check_count, check_positive, check_prior, learner_part, load_pu, make_split
+from .data import (
+    PUSplit,
+    check_count,
+    check_number,
+    check_positive,
+    check_prior,
+    is_number,
+    learner_part,
+    load_pu,
+    make_split,
+    seeded,
+)
 from .diffusion import NoiseModel, Schedule, add_noise, noise_of_normal, noise_of_v, sample
 from .evaluation import Judge, load_results
 from .risk import normal_part
@@ -114,12 +125,13 @@ def mean_of_abs(mean: float, sd: float) -> float:
     |E v| is what the risk has; E|v|, over batches, is what training has.
 
     Raises:
-        ValueError: sd < 0.
+        ValueError: mean is not a finite number, or sd < 0.
     """
+    mean = check_number(mean, "mean")
     if not sd >= 0:
         raise ValueError(f"sd must be >= 0; got {sd!r}")
     if sd == 0:
-        return abs(float(mean))
+        return abs(mean)
     z = mean / sd
     return sd * math.sqrt(2 / math.pi) * math.exp(-z * z / 2) + mean * math.erf(z / math.sqrt(2))
 
@@ -147,11 +159,11 @@ def drawings_needed(nsr: float, other: float, z: float = 1.96) -> int:
     At this number, half of all repetitions show a difference of z standard errors or more. It is at least 1.
 
     Raises:
-        ValueError: rates that are the same, or outside [0, 1].
+        ValueError: rates that are the same, or outside [0, 1], or z is not a finite number > 0.
     """
     if not (0 <= nsr <= 1 and 0 <= other <= 1) or nsr == other:
         raise ValueError(f"nsr and other must be two different rates in [0, 1]; got {nsr!r} and {other!r}")
-    return max(1, math.ceil(z**2 * (nsr * (1 - nsr) + other * (1 - other)) / (nsr - other) ** 2 - 1e-9))
+    return max(1, math.ceil(check_positive(z, "z") ** 2 * (nsr * (1 - nsr) + other * (1 - other)) / (nsr - other) ** 2 - 1e-9))
 
 
 def nsr_of_captions(prior: float, assumed: float, same: float) -> float:
@@ -179,7 +191,7 @@ def museum(room: int) -> dict[str, dict[str, list[float]]]:
         ValueError: there is no such room.
         DataError: the file is missing or corrupt.
     """
-    rows = [row for row in load_results("07_failure_museum") if row["room"] == room]
+    rows = [row for row in load_results("07_failure_museum") if is_number(room) and row["room"] == room]
     if not rows:
         raise ValueError(f"room must be in 1 … 10; got {room!r}")
     return {row["setting"]: row["values"] for row in rows}
@@ -281,7 +293,7 @@ class SlantJudge(nn.Module):
 
 def one_digit(real: Tensor, n: int, seed: int = 0) -> Tensor:
     """A worthless model: one real image, `n` times."""
-    row = torch.randint(len(real), (1,), generator=torch.Generator().manual_seed(seed))
+    row = torch.randint(len(real), (1,), generator=seeded(seed))
     return real[row].repeat(check_count(n, "n"), 1, 1, 1)
 
 
@@ -301,19 +313,19 @@ def copied(images: Tensor, training: Tensor, heldout: Tensor) -> float:
 
 def few_copies(real: Tensor, n: int, seed: int = 0, different: int = 200) -> Tensor:
     """A worthless model: `n` copies of `different` real images."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(real), generator=generator)[:different]
+    generator = seeded(seed)
+    rows = torch.randperm(len(real), generator=generator)[: check_count(different, "different")]
     return real[rows[torch.randint(len(rows), (check_count(n, "n"),), generator=generator)]]
 
 
 def gray_noise(real: Tensor, n: int, seed: int = 0) -> Tensor:
     """A worthless model: `n` images of gray noise, in [-0.5, 0.5], of the shape of `real`."""
-    return torch.rand(check_count(n, "n"), *real.shape[1:], generator=torch.Generator().manual_seed(seed)) - 0.5
+    return torch.rand(check_count(n, "n"), *real.shape[1:], generator=seeded(seed)) - 0.5
 
 
 def two_at_once(real: Tensor, n: int, seed: int = 0) -> Tensor:
     """A worthless model: `n` images in which two random real ones lie over each other."""
-    rows = torch.randint(len(real), (2, check_count(n, "n")), generator=torch.Generator().manual_seed(seed))
+    rows = torch.randint(len(real), (2, check_count(n, "n")), generator=seeded(seed))
     return torch.maximum(real[rows[0]], real[rows[1]])
 
 
@@ -335,6 +347,8 @@ def labels(kind: str, n: int, seed: int = 0) -> PUSplit:
     Raises:
         ValueError: another kind, or more images than there are.
     """
+    if not isinstance(kind, str):
+        raise ValueError(f"kind must be a text, as 'random'; got {kind!r}")
     split, n = load_pu("even", n_sensitive=LABELS, seed=seed), check_count(n, "n")
     images, digits = split.sensitive, split.hidden.sensitive
     rows, wrong = torch.arange(len(images)), 0
@@ -364,7 +378,7 @@ def pair(normal: int, sensitive: int, n_normal: int = 150, n_hidden: int = 50, n
         ValueError: a normal digit other than 0 and 2, or more images than there are.
     """
     kinds = {0: "zeros", 2: "twos"}
-    if normal not in kinds or sensitive == normal or sensitive not in range(10):
+    if not is_number(normal) or not is_number(sensitive) or normal not in kinds or sensitive == normal or sensitive not in range(10):
         raise ValueError(f"normal must be 0 or 2 and sensitive another digit; got {normal!r} and {sensitive!r}")
     n_normal, n_hidden, n_sensitive = check_count(n_normal, "n_normal"), check_count(n_hidden, "n_hidden", 0), check_count(n_sensitive, "n_sensitive")
     images, digits = learner_part()
@@ -385,7 +399,7 @@ def slanted(share: float = 0.2) -> tuple[PUSplit, float]:
     Raises:
         ValueError: share outside (0, 0.5].
     """
-    if not 0 < share <= 0.5:
+    if not is_number(share) or not 0 < share <= 0.5:
         raise ValueError(f"share must be in (0, 0.5]; got {share!r}")
     split = load_pu("even")
     images = split.oracle_normal
@@ -420,7 +434,7 @@ def inner_terms(
         ValueError: prior outside [0, 1), or a count below 1.
     """
     prior, n_u, n_s, batches = check_prior(prior), check_count(n_u, "n_u"), check_count(n_s, "n_s"), check_count(batches, "batches")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
 
     def losses(table: Tensor, n: int) -> Tensor:
         u = torch.rand(batches, n, generator=generator)
@@ -448,7 +462,7 @@ def subtracted(unlabeled: Mixture, labeled: Mixture, assumed: float, schedule: S
         ValueError: assumed or ceiling outside [0, 1).
     """
     b = check_prior(assumed, "assumed")
-    if not 0 <= ceiling < 1:
+    if not is_number(ceiling) or not 0 <= ceiling < 1:
         raise ValueError(f"ceiling must be in [0, 1), where r is cut; got {ceiling!r}")
 
     def eps_hat(xt: Tensor, t: Tensor) -> Tensor:
@@ -494,7 +508,7 @@ class Captions:
     similarity: float
 
     def __post_init__(self) -> None:
-        if not -1 <= self.similarity <= 1:
+        if not is_number(self.similarity) or not -1 <= self.similarity <= 1:
             raise ValueError(f"similarity must be in [-1, 1]; got {self.similarity!r}")
 
     @property
@@ -516,7 +530,7 @@ def train_captioned(world: World, captions: Captions, schedule: Schedule, assume
     Raises:
         ValueError: assumed outside [0, 1).
     """
-    generator, b = torch.Generator().manual_seed(seed), check_prior(assumed, "assumed")
+    generator, b, batch = seeded(seed), check_prior(assumed, "assumed"), check_count(batch, "batch")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = CaptionNet(schedule)

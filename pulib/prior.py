@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import check_count, check_prior, distort, prior_in_unlabeled
+from .data import check_count, check_number, check_prior, check_seed, distort, is_number, prior_in_unlabeled, seeded
 from .risk import correct, normal_part
 
 DIRECTIONS = 8  # of edges
@@ -144,7 +144,7 @@ def best_bin(score_u: Tensor, score_s: Tensor, delta: float = 0.1, gamma: float 
         ValueError: an argument outside its range, no score on a side, or a score that is not finite.
         CollapseError: the lowest ratio is 1 or more.
     """
-    if not 0 < delta < 1 or not 0 <= gamma < math.inf:
+    if not is_number(delta) or not is_number(gamma) or not 0 < delta < 1 or not 0 <= gamma < math.inf:
         raise ValueError(f"delta must be in (0, 1) and gamma a finite number >= 0; got {delta!r} and {gamma!r}")
     h, u, s = tail_masses(score_u, score_s)
     bounds = upper_bounds(u, s, len(score_u), len(score_s), delta, gamma)
@@ -205,7 +205,7 @@ def fit_odds(score_u: Tensor, score_s: Tensor, count_u: Tensor | None = None, co
         count_u, count_s: how often each counts, [b, n_u] and [b, n_s], for b fits at once (bootstrap); once when None.
 
     Raises:
-        ValueError: no score on a side, or a score that is not finite.
+        ValueError: no score on a side, a score that is not finite, or steps is not a whole number >= 1.
         CollapseError: the scores are all the same.
     """
     _check_scores(score_u=score_u, score_s=score_s)
@@ -217,7 +217,7 @@ def fit_odds(score_u: Tensor, score_s: Tensor, count_u: Tensor | None = None, co
     counts = torch.ones(1, len(g)).double() if count_u is None else torch.cat([count_u, count_s], 1).double()
     theta = torch.tensor([3.0, 3.0, -1.5]).double().repeat(len(counts), 1)  # slope, offset, log-odds of the prior
     lowest, highest = torch.tensor([[0.0, -50.0, -9.0], [50.0, 50.0, 9.0]]).double()
-    for _ in range(steps):
+    for _ in range(check_count(steps, "steps")):
         move = _fisher_step(theta, x, labeled, counts).clamp(-1, 1)
         theta, before = (theta + move).clamp(lowest, highest), theta
         if (theta - before).abs().max() < 1e-4:
@@ -252,13 +252,13 @@ def corrected_bin(score_u: Tensor, score_s: Tensor, threshold: float, resamples:
         prior, low, high.
 
     Raises:
-        ValueError: no score on a side, a score that is not finite, or a threshold above all of S.
+        ValueError: no score on a side, a score or threshold that is not finite, or a threshold above all of S.
         CollapseError: the scores are all the same.
     """
     _check_scores(score_u=score_u, score_s=score_s)
-    if not (score_s >= threshold).any():
+    if not (score_s >= check_number(threshold, "threshold")).any():
         raise ValueError(f"threshold must be at most {score_s.max().item():.4g}, the highest score of S; got {threshold!r}")
-    generator = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    generator = seeded(seed)
     counts = [_resampled(len(scores), check_count(resamples, "resamples", 2), generator) for scores in (score_u, score_s)]
     u, s = (score_u >= threshold).double(), (score_s >= threshold).double()
     posterior = fit_odds(score_u, score_s, *counts).posterior(score_u.double())
@@ -352,7 +352,7 @@ def prepare(unlabeled: Tensor, sensitive: Tensor, seed: int = 0, folds: int = 5)
     Raises:
         ValueError: images that are not float [n, 1, 28, 28] and finite, folds < 2, or fewer images on a side than folds.
     """
-    folds, seed = check_count(folds, "folds", 2), check_count(seed, "seed", 0)
+    folds, seed = check_count(folds, "folds", 2), check_seed(seed)
     for name, images in (("unlabeled", unlabeled), ("sensitive", sensitive)):
         _check_images(name, images, folds)
     # `load_pu` shuffles with its own seed; from an equal one came the same permutation, and with it folds of one digit each
@@ -408,7 +408,7 @@ def classifier_risk(score_u: Tensor, score_s: Tensor, prior: float | None) -> Te
     missed = F.softplus(-score_s).mean()
     if prior is None:
         return missed + F.softplus(score_u).mean()
-    return prior * missed + correct(normal_part(F.softplus(score_u), F.softplus(score_s), prior), "abs")
+    return check_prior(prior) * missed + correct(normal_part(F.softplus(score_u), F.softplus(score_s), prior), "abs")
 
 
 @torch.no_grad()
@@ -426,10 +426,10 @@ def score_images(networks: Classifier, images: Tensor, seed: int = 0) -> Tensor:
     """Scores of images that no network has seen, [n, 1, 28, 28] in [-1, 1] -> [n]: means over networks and a few distorted copies.
 
     Raises:
-        ValueError: images that are not float [n, 1, 28, 28] and finite, or none.
+        ValueError: images that are not float [n, 1, 28, 28] and finite, or none, or seed is not a whole number >= 0.
     """
     _check_images("images", images, 1)
-    images, generator, parts = images.detach().float().cpu(), torch.Generator().manual_seed(seed), []
+    images, generator, parts = images.detach().float().cpu(), seeded(seed), []
     for some in images.split(250):
         copies = [some, *(distort(some, generator, DISTORTION) for _ in range(COPIES_READ - 1))]
         parts.append(torch.stack([networks(edges(copy).expand(networks.folds, -1, -1, -1, -1)) for copy in copies]).mean((0, 1)))

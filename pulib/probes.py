@@ -6,7 +6,7 @@ A model that does not *draw* sensitive images from noise may still *complete* or
 import torch
 from torch import Tensor
 
-from .data import check_count
+from .data import check_count, is_number, seeded
 from .diffusion import NoiseModel, Schedule, add_noise, ddim_sampler, estimate_x0, step_back, timesteps
 
 
@@ -84,7 +84,7 @@ def inpaint(model: NoiseModel, known: Tensor, mask: Tensor, schedule: Schedule, 
     Raises:
         ValueError: steps is not in 1 … T, or a mask as `paste_known` refuses it.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     xt = torch.randn(known.shape, generator=generator).to(known.device)
     levels = timesteps(len(schedule), steps).tolist()
     for t, t_next in zip(levels, [*levels[1:], -1]):
@@ -106,7 +106,7 @@ def between_noises(a: Tensor, b: Tensor, share: float) -> Tensor:
     Raises:
         ValueError: share outside [0, 1], or shapes that differ.
     """
-    if not 0 <= share <= 1:
+    if not is_number(share) or not 0 <= share <= 1:
         raise ValueError(f"share must be in [0, 1]; got {share!r}")
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"a and b must have one shape [B, ...]; got {list(a.shape)} and {list(b.shape)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .data import check_count, check_prior
+from .data import check_count, check_number, check_positive, check_prior, is_number, seeded
 from .diffusion import NoiseModel, Schedule, noise_of_normal
 
 
@@ -20,7 +20,7 @@ class Mixture:
     """Isotropic Gaussian mixture: means [k, 2], weights [k] that sum to 1, one standard deviation.
 
     Raises:
-        ValueError: weights that are negative or don't sum to 1, or std not > 0.
+        ValueError: weights that are negative or don't sum to 1, means that are not finite, or std not a finite number > 0.
     """
 
     means: Tensor
@@ -30,10 +30,11 @@ class Mixture:
     def __post_init__(self) -> None:
         if len(self.means) == 0 or len(self.means) != len(self.weights):
             raise ValueError(f"means and weights need equal, positive lengths; got {len(self.means)}, {len(self.weights)}")
-        if (self.weights < 0).any() or abs(self.weights.sum().item() - 1) > 1e-5:
+        if (self.weights < 0).any() or not abs(self.weights.sum().item() - 1) <= 1e-5:
             raise ValueError(f"weights must be >= 0 and sum to 1; got {self.weights.tolist()}")
-        if not self.std > 0:
-            raise ValueError(f"std must be > 0; got {self.std!r}")
+        if not torch.isfinite(self.means).all():
+            raise ValueError(f"means must be finite; got {self.means.tolist()}")
+        check_positive(self.std, "std")
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points, [n, 2]."""
@@ -63,8 +64,10 @@ def mix(a: Mixture, b: Mixture, share: float) -> Mixture:
     """(1 - share) a + share b, for mixtures of equal std; parts of weight 0 are left out.
 
     Raises:
-        ValueError: the standard deviations differ.
+        ValueError: the standard deviations differ, or share is not in [0, 1].
     """
+    if not is_number(share) or not 0 <= share <= 1:
+        raise ValueError(f"share must be in [0, 1]; got {share!r}")
     if a.std != b.std:
         raise ValueError(f"std must be the same in both mixtures; got {a.std} and {b.std}")
     weights = torch.cat([(1 - share) * a.weights, share * b.weights])
@@ -107,7 +110,7 @@ class World:
         Raises:
             ValueError: assumed is not in [0, prior]; above it the density is negative somewhere.
         """
-        if not 0 <= assumed <= self.prior:
+        if not is_number(assumed) or not 0 <= assumed <= self.prior:
             raise ValueError(f"assumed must be in [0, {self.prior:.4g}], the true prior; got {assumed}")
         return mix(self.normal, self.sensitive, (self.prior - assumed) / (1 - assumed))
 
@@ -125,7 +128,12 @@ class World:
         """eps_N = (eps_U - r eps_S) / (1 - r), the pointwise minimiser of E_U[l] - b E_S[l], [n, 2].
 
         r is cut at `ceiling`: beyond the true prior it may pass 1, where the minimiser does not exist.
+
+        Raises:
+            ValueError: assumed or ceiling outside [0, 1).
         """
+        if not is_number(ceiling) or not 0 <= ceiling < 1:
+            raise ValueError(f"ceiling must be in [0, 1), where r is cut; got {ceiling!r}")
         r = self.responsibility(xt, alpha_bar, assumed).clamp(max=ceiling)
         return noise_of_normal(self.unlabeled.noise(xt, alpha_bar), self.sensitive.noise(xt, alpha_bar), r)
 
@@ -149,8 +157,11 @@ def draw_pu(world: World, n_unlabeled: int, n_sensitive: int, seed: int = 0) -> 
     """U [n_unlabeled, 2], S [n_sensitive, 2] and the hidden truth about U, bool [n_unlabeled] (True = sensitive).
 
     The number of sensitive points in U is round(prior * n_unlabeled).
+
+    Raises:
+        ValueError: a count is not a whole number >= 1, or seed not one >= 0.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     n_hidden = round(world.prior * check_count(n_unlabeled, "n_unlabeled"))
     points = [world.normal.sample(n_unlabeled - n_hidden, generator)]
     if n_hidden:
@@ -171,6 +182,6 @@ def ring_world(prior: float = 0.2, std: float = 0.12) -> World:
 
 def two_clouds(prior: float = 0.3, distance: float = 2.0, std: float = 0.8) -> World:
     """Two overlapping round clouds, normal on the left and sensitive on the right: a world for classifiers."""
-    half = distance / 2
+    half = check_number(distance, "distance") / 2
     one = torch.ones(1)
     return World(Mixture(torch.tensor([[-half, 0.0]]), one, std), Mixture(torch.tensor([[half, 0.0]]), one, std), prior)

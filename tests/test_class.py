@@ -246,7 +246,6 @@ KNOWN = {  # names that a second run of their cell finds changed, and why that i
     ("02_pu_risk", "runs"): "gets the same keys with the same values once more",
     ("03_negative_elbo", "drawn_losses"): "gets the same key once more",
     ("04_pu_diffusion", "reports"): "gets the same key once more",
-    ("04_pu_diffusion", "rows"): "the table, which is shown only, gets its first line once more",
 }
 
 
