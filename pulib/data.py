@@ -56,7 +56,7 @@ class WriteError(OSError):
     """A file cannot be written: the disk is full, or the folder is read-only or none. `errno` is the system's; what was there is untouched."""
 
     def __str__(self) -> str:
-        return self.strerror
+        return self.strerror or ""
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -461,7 +461,8 @@ def load_pu(normal: Normal = "even", prior: float = 1 / 11, n_sensitive: int = 1
         good[-n_heldout:],
         bad[n_hidden : len(bad) - n_sensitive],
     )
-    return make_split(normal, *(images[p] for p in parts), *(digits[p] for p in parts), seed=seed)
+    u, s, n, p = ((images[part], digits[part]) for part in parts)
+    return make_split(normal, u[0], s[0], n[0], p[0], u[1], s[1], n[1], p[1], seed=seed)
 
 
 def _balanced_order(digits: Tensor, seed: int) -> Tensor:

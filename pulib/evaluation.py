@@ -408,8 +408,11 @@ def load_results(name: str) -> list[dict]:
         DataError: the file is missing or corrupt.
     """
     try:
-        return json.loads(read_verified(f"results/{name}.json"))["rows"]
-    except (KeyError, TypeError, ValueError) as error:
+        rows = json.loads(read_verified(f"results/{name}.json"))["rows"]
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("its rows are no list of objects")
+        return rows
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{DATA / 'results' / name}.json holds no rows of results ({error}); `git checkout -- data` restores it") from error

@@ -33,7 +33,9 @@ class Stoppable:
 
     def __init__(self, save: Callable[[], None], agree: Callable[[bool], bool] | None = None) -> None:
         self.save, self.agree = save, agree
-        self.busy, self.closed, self.pending, self.before = False, False, None, {}
+        self.busy, self.closed = False, False
+        self.pending: int | None = None
+        self.before: dict = {}
 
     def __enter__(self) -> "Stoppable":
         if _in_main_thread():

@@ -111,7 +111,7 @@ class World:
             ValueError: assumed is not in [0, prior]; above it the density is negative somewhere.
         """
         if not is_number(assumed) or not 0 <= assumed <= self.prior:
-            raise ValueError(f"assumed must be in [0, {self.prior:.4g}], the true prior; got {assumed}")
+            raise ValueError(f"assumed must be in [0, {self.prior:.4g}], the true prior; got {assumed!r}")
         return mix(self.normal, self.sensitive, (self.prior - assumed) / (1 - assumed))
 
     def signed_density(self, x: Tensor, assumed: float) -> Tensor:
