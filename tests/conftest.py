@@ -15,7 +15,7 @@ phases = (Phase.explicit, Phase.generate, Phase.shrink)  # explaining a failure 
 settings.register_profile("pulib", deadline=None, max_examples=50, derandomize=True, database=None, phases=phases)
 settings.load_profile("pulib")
 
-LONGEST = ("test_browser.py", "test_papermill", "test_project.py", "test_nbval", "test_scale.py", "test_runs.py")  # they start first, so that none is left at the end
+LONGEST = ("test_class.py", "test_browser.py", "test_install.py", "test_doctor.py", "test_papermill", "test_project.py", "test_nbval", "test_scale.py", "test_runs.py")  # they start first, so that none is left at the end
 
 
 def pytest_collection_modifyitems(items):
