@@ -194,7 +194,7 @@ def nsr_interval(k: int, n: int, errors: tuple[float, float], n_errors: int) -> 
         raise ValueError(f"k must be in 0 … n; got {k} of {n}")
     nsr, p = corrected_nsr(k / n, *errors), (k + 2) / (n + 4)
     doubt = sum(share**2 * e * (1 - e) for share, e in zip((nsr, 1 - nsr), errors)) / check_count(n_errors, "n_errors")
-    n_effective = p * (1 - p) / (p * (1 - p) / n + doubt)
+    n_effective = max(1.0, p * (1 - p) / (p * (1 - p) / n + doubt))  # at one sample the interval is almost all of [0, 1]
     low, high = wilson_interval(k / n * n_effective, n_effective)
     return corrected_nsr(low, *errors), corrected_nsr(high, *errors)
 

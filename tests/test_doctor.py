@@ -315,7 +315,7 @@ def test_little_memory(free, status, here, monkeypatch, tried):
     monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("memory", "available")(free * 1e9))
     monkeypatch.setattr(Path, "read_text", nothing_of_groups(Path.read_text))
     checks = here()
-    assert checks["memory"].status == status and checks["memory"].found == f"{free} GB available; a notebook takes up to 1.5 GB"
+    assert checks["memory"].status == status and checks["memory"].found == f"{free} GB available; a notebook takes up to 1.9 GB"
     if status == "warning":
         assert checks["memory"].mend == CLOSE
         tried("fault", f"doctor: {free} GB of memory left", sentence(checks["memory"]))

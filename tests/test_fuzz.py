@@ -169,7 +169,7 @@ def test_a_model_that_knows_the_only_image_draws_it(schedule, image, eta, order,
 
     states = list(diffusion.ddim_sampler(exact, randn(2, 3), schedule, steps, eta, clip=True, generator=torch.Generator().manual_seed(0), order=order))
     assert [state.t for state in states] == [*diffusion.timesteps(len(schedule), steps).tolist()[1:], -1]
-    torch.testing.assert_close(states[-1].xt, image.expand(2, 3), rtol=0, atol=2e-3)
+    torch.testing.assert_close(states[-1].xt, image.expand(2, 3), rtol=0, atol=2e-3 + 1e-5 / schedule.alpha_bar[-1].sqrt().item())
 
 
 @few
@@ -211,6 +211,9 @@ def test_no_level_without_weight_is_drawn(weights, n, seed, stratified):
 
 
 # ---------------------------------------------------------------------------------------------- splits
+
+
+LOAD_DIGITS = data.load_digits
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -261,6 +264,7 @@ def test_labels_are_normal_or_not_by_their_kind(labels, kind):
 
 
 @given(st.integers(1, 3000), st.floats(0, 1), st.floats(0, 0.4), st.floats(0, 0.4), st.integers(1, 5000))
+@example(1, 0.0, 0.0, 0.25, 1)  # one sample and one image of each kind: less than one sample's worth is known
 def test_doubt_about_the_judge_only_widens_the_interval(n, share, e_normal, e_sensitive, n_errors):
     k, errors = round(share * n), (e_normal, e_sensitive)
     low, high = evaluation.nsr_interval(k, n, errors, n_errors)
@@ -393,7 +397,7 @@ WEIGHTS = {"a.weight": randn(3, 4), "b": torch.arange(5), "c": randn(2).bfloat16
 FACTS = {"model": {"widths": [8, 8]}, "step": 7}
 
 
-@settings(max_examples=150)
+@settings(max_examples=400)
 @given(st.binary(max_size=200) | mutated(written(WEIGHTS, FACTS)))
 @example(written(WEIGHTS, FACTS))
 def test_weights_come_back_as_they_were_or_not_at_all(content):
@@ -412,24 +416,20 @@ def archive() -> bytes:
     return file.getvalue()
 
 
-@settings(max_examples=150)
+@settings(max_examples=400)
 @given(content=st.binary(max_size=100) | mutated(archive()))
 @example(archive())
 def test_any_file_of_digits_is_images_or_refused(folder, content):
     """Its digest is that of the manifest, so that only its content can tell."""
-    load_digits = data.load_digits.__wrapped__ if hasattr(data.load_digits, "__wrapped__") else LOAD_DIGITS
     (folder / "manifest.json").write_bytes(b"{}")
     (folder / data.DIGITS_FILE).write_bytes(content)
     data.record_sha256(data.DIGITS_FILE)
     try:
-        images, digits = load_digits()
+        images, digits = LOAD_DIGITS()
     except DataError as error:
         assert "digits.npz is corrupt" in str(error)
     else:
         assert images.shape[1:] == (1, 28, 28) and images.dtype == torch.float32 and digits.shape == images.shape[:1]
-
-
-LOAD_DIGITS = data.load_digits
 
 
 def picture() -> bytes:
@@ -438,7 +438,7 @@ def picture() -> bytes:
     return file.getvalue()
 
 
-@settings(max_examples=150)
+@settings(max_examples=400)
 @given(content=st.binary(max_size=100) | mutated(picture()))
 def test_any_picture_is_read_or_refused(folder, content):
     (folder / "pictures").mkdir(exist_ok=True)
