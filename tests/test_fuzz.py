@@ -132,7 +132,7 @@ def test_every_schedule_falls_from_one_towards_zero(schedule):
 
 
 @given(st.lists(st.floats(0, 1, width=32, exclude_min=True, exclude_max=True), min_size=1, max_size=200))
-@example([0.5] * 200)  # alpha_bar would round to 0
+@example([0.5] * 150)  # the last alpha_bar rounds to 0
 @example([1e-9, 0.1])  # and here to 1
 def test_any_betas_are_refused_or_usable(beta):
     try:
@@ -337,6 +337,8 @@ def folder(tmp_path_factory):
 
 
 @given(content=hostile)
+@example(content=b'{"a.json": []}')
+@example(content=b'{"a.json": {"sha256": 1}}')
 def test_any_manifest_is_one_or_refused(folder, content):
     (folder / "manifest.json").write_bytes(content)
     (folder / "a.json").write_bytes(b"{}")
