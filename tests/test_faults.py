@@ -791,6 +791,21 @@ def test_one_image_that_memory_does_not_hold_ends_the_run_with_advice_and_what_w
     tried("fault", f"out of memory with one image ({type(error).__name__})", str(caught.value), record.step - int(tensors_of(path)["step"]))
 
 
+def test_a_step_that_begins_anew_counts_its_losses_once(tmp_path, whole):
+    """Memory ends after the running levels of the cap have taken the losses in, as in a backward pass."""
+    path, calls = tmp_path / "run.checkpoint", []
+
+    def objective(loss_u, loss_s):
+        calls.append(loss_u.requires_grad)
+        if sum(calls) == 3 and loss_u.requires_grad:
+            raise MemoryError
+        return pu(loss_u, loss_s)
+
+    with pytest.warns(UserWarning, match="out of memory with 8 images at once"):
+        list(run(path, objective=objective))
+    torch.testing.assert_close(tensors_of(path)["levels"], whole["levels"], rtol=1e-3, atol=1e-3)
+
+
 def alive(kind: type) -> list:
     import gc
 

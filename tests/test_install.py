@@ -333,8 +333,13 @@ try:
         time.sleep(0.2)
     assert address, text
     port, token = address.groups()
-    page = open(glob.glob(os.path.expanduser("~/.local/share/jupyter/runtime/jpserver-*-open.html"))[0]).read()
-    notebook = re.search(r"/lab/tree/([^?]*)[?]", page).group(1)
+    notebook = None
+    for _ in range(100):  # written after the address was printed
+        pages = "".join(open(name).read() for name in glob.glob(os.path.expanduser("~/.local/share/jupyter/runtime/jpserver-*-open.html")))
+        notebook = re.search(r"/lab/tree/([^?]*)[?]", pages)
+        if notebook: break
+        time.sleep(0.2)
+    notebook = notebook.group(1)
     def status(query):
         for _ in range(100):
             try:
@@ -359,7 +364,7 @@ said = []
 client.execute_interactive("import os, pulib; print(1 + 2); print(os.environ.get('PULIB_BUILD'))", output_hook=lambda m: said.append(m["content"].get("text", "")), timeout=60)
 print("".join(said))
 """
-    out = subprocess.check_output([os.path.join(VENV, "bin", "python"), "-c", probe, f"{runtime}/kernel-{kernel}.json"], text=True).split()
+    out = subprocess.check_output([os.path.join(VENV, "bin", "python"), "-c", probe, f"{runtime}/kernel-{kernel}.json"], text=True).splitlines()
     found["cell"], found["build"] = out[0], out[1]
     print(json.dumps(found))
 finally:
