@@ -156,9 +156,9 @@ def manifest() -> dict[str, dict]:
     try:
         entries = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is corrupt: it is not JSON ({error}); `git checkout -- data` restores it") from error
+        raise DataError(f"{path} is corrupt: it is not JSON ({error}); {RESTORED}") from error
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in entries.values()):
-        raise DataError(f"{path} is corrupt: it must give the sha256 of each file by its name; `git checkout -- data` restores it")
+        raise DataError(f"{path} is corrupt: it must give the sha256 of each file by its name; {RESTORED}")
     return entries
 
 
@@ -188,7 +188,7 @@ def read_verified(name: str) -> bytes:
     if found != expected:
         raise DataError(
             f"{path} is corrupt: its SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…; "
-            "`git checkout -- data` restores it"
+            f"{RESTORED}"
         )
     return content
 
@@ -209,7 +209,7 @@ def load_digits() -> tuple[Tensor, Tensor]:
     except DataError:
         raise
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds
-        raise DataError(f"{DATA / DIGITS_FILE} is corrupt: it is no archive of two arrays of numbers; `git checkout -- data` restores it") from error
+        raise DataError(f"{DATA / DIGITS_FILE} is corrupt: it is no archive of two arrays of numbers; {RESTORED}") from error
     return to_images(torch.from_numpy(images)).unsqueeze(1), torch.from_numpy(digits).long()
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .data import (
     BUILD,
     DATA,
+    RESTORED,
     DataError,
     PUSplit,
     check_count,
@@ -412,7 +413,7 @@ def load_results(name: str) -> list[dict]:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError("its rows are no list of objects")
         return rows
+    except DataError:
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{DATA / 'results' / name}.json holds no rows of results ({error}); `git checkout -- data` restores it") from error
+        raise DataError(f"{DATA / 'results' / name}.json holds no rows of results ({error}); {RESTORED}") from error

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_security import Payload
 from torch import nn
 
 from pulib import data, diffusion, evaluation, judges, plots, scale, training
@@ -527,16 +528,6 @@ def test_a_file_with_a_flipped_bit_is_refused_or_its_numbers_are_right(loaded, t
     assert refused and loaded.path.exists()
     loaded.path.write_bytes(content)
     tried("fault", f"{loaded.path.name} with a flipped bit at {len(places)} places, refused {len(refused)}", refused[-1].replace(str(loaded.folder), ""), int(loaded.again() is not None))
-
-
-class Payload:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 def put_directory(path: Path) -> None:
