@@ -302,7 +302,12 @@ def noise_fields(
 
     Arrows are an eighth of the noise long, but none longer than `longest`, in units of the axes. `centres` {group: [k, 2]} are
     marked behind them, in `colours` {group: colour}, with a legend below.
+
+    Raises:
+        ValueError: a group of `centres` has no colour.
     """
+    if missing := sorted((centres or {}).keys() - (colours or {}).keys()):
+        raise ValueError(f"colours must name one for each group of centres; none is given for {missing}")
     figure, axes = new_figure(width, width / len(fields) + (0.45 if centres else 0.15), 1, len(fields))
     for axis, (name, eps_hat) in zip(axes[0], fields.items()):
         arrows = -eps_hat
