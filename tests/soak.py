@@ -10,6 +10,7 @@ Writes build/soak/<what>.json after each round: seconds, exit status, peak memor
 import argparse
 import gc
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def repeat(what: str, n: int):
     for i in range(n):
         start = time.time()
         worker = "import resource, subprocess, sys; s = subprocess.run(sys.argv[1:]).returncode; print(s, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-        run = subprocess.run([sys.executable, "-c", worker, *COMMANDS[what]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        run = subprocess.run([sys.executable, "-c", worker, *COMMANDS[what]], cwd=ROOT, env=os.environ | {"PULIB_LONG": "1"}, stdout=subprocess.PIPE, text=True)
         status, kilobytes = map(int, run.stdout.splitlines()[-1].split())
         yield {"round": i + 1, "seconds": round(time.time() - start, 1), "status": status, "mb": round(kilobytes / 1024, 1), "last": run.stdout.splitlines()[-2]}
 

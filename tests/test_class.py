@@ -1,7 +1,7 @@
 """What a class does to notebooks: kernels that die while they train, cells run twice or in another order, two notebooks at once, sliders moved meanwhile.
 
-The kernels are real ones. Notebooks that write files are 04 and 08, so those are killed and run beside each other; the others
-are read, cell by cell, for what makes a second run differ (`mutated`). A slider that is moved meanwhile is heard after the cell, as
+The kernels are real ones. Notebooks that write files are 04 and 08, so those are killed and run beside each other; the others are run
+from the last cell to the first, and all are read, cell by cell, for what makes a second run differ (`mutated`, `replaced`). A slider that is moved meanwhile is heard after the cell, as
 JupyterLab 4.6 was seen to do, or beside it, in a thread of the kernel: a subshell, which front ends may ask for. Both are tried.
 """
 
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import symtable
 import time
 from pathlib import Path
 
@@ -18,13 +19,12 @@ import nbformat
 import pytest
 from jupyter_client.manager import KernelManager
 from nbformat.v4 import new_code_cell, new_notebook
-from reduced import with_parameters
+from reduced import REDUCED, with_parameters
 
 from lab import CHROMIUM, ROOT, Lab, Page, expect, need_browser, sync_playwright, until
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SHORT = {
-    "03_negative_elbo": {},
+SHORT = REDUCED | {
     "04_pu_diffusion": {"steps": 3, "n_samples": 12},
     "08_scale_up": {"steps": 3, "n_samples": 12, "arms": "unsupervised"},
 }
@@ -37,6 +37,8 @@ if "made" not in globals():
 laptop, pulib.scale.SHORT = pulib.scale.EXPERIMENTS["laptop"], 1  # of 08: checkpoints after every step, as a run that lasts has them
 laptop.settings["checkpoint_every"], laptop.drawing["steps"] = 1, 3
 """
+QUICK = ["02_pu_risk", "03_negative_elbo"]
+LONG = pytest.mark.skipif(not os.environ.get("PULIB_LONG"), reason="four minutes of one core; PULIB_LONG=1, which make soak sets, runs it")
 VIEW = "next(part for part in made[-1].children if hasattr(part, 'value') and 'figure' in part.value)"
 PATIENCE = 120
 
@@ -44,7 +46,7 @@ PATIENCE = 120
 def sources(stem: str) -> list[str]:
     """The code cells of a notebook, shortened, after two that shorten more."""
     path = next(path for path in NOTEBOOKS if path.stem == stem)
-    return [SHORTER, *(cell.source for cell in with_parameters(path, SHORT[stem]).cells if cell.cell_type == "code")]
+    return [SHORTER, *(cell.source for cell in with_parameters(path, SHORT.get(stem, {})).cells if cell.cell_type == "code")]
 
 
 class Kernel:
@@ -275,6 +277,44 @@ def test_a_cell_that_changes_its_input_is_found(source, names):
     assert mutated(source) == names
 
 
+def replaced(cells: list[str]) -> list[str]:
+    """The names that a cell takes from an earlier one and that a later one gives another value: run again alone, it would take the wrong one."""
+    before, reads, found = set(), set(), set()
+    for source in cells:
+        names = Mutations()
+        names.visit(ast.parse(source))
+        found |= names.given & reads
+        reads |= (names.taken | (globals_within(symtable.symtable(source, "cell", "exec")) - names.given)) & before
+        before |= names.given
+    return sorted(found)
+
+
+def globals_within(table: symtable.SymbolTable) -> set[str]:
+    """What functions take from the cells."""
+    return set().union(*({s.get_name() for s in inner.get_symbols() if s.is_global()} | globals_within(inner) for inner in table.get_children()))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_may_be_run_again_after_later_ones(path):
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert [name for name in replaced(cells) if (path.stem, name) not in KNOWN] == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        (["x = 1", "print(x)", "x = 2"], ["x"]),
+        (["x = 1", "def f():\n    return x", "x = 2"], ["x"]),
+        (["x = 1", "y = [x for _ in range(3)]", "for x in y:\n    pass"], ["x"]),
+        (["x = 1", "f = lambda: x", "x = 2"], ["x"]),
+        (["x = 1", "x = 2\nprint(x)", "x = 3\ny = [x for x in range(3)]"], []),
+        (["x = 1\nprint(x)", "x = 2\ndef f():\n    return x"], []),
+    ],
+)
+def test_a_name_that_is_used_twice_is_found(cells, names):
+    assert replaced(cells) == names
+
+
 # ---------------------------------------------------------------------------------------- in kernels: one that trains
 
 
@@ -351,6 +391,29 @@ def test_a_slider_moved_in_training_changes_nothing_but_its_picture(played, besi
     assert shown[at].endswith(again[-60:])
     assert kernel.all(cells[at + 1 : at + 6]) == shown[at + 1 : at + 6]  # to the end of its section
     tried("fault", f"04: slider moved in training, {'heard beside the cell' if beside else 'heard after the cell'}", "the picture is that of the last value, and the numbers are the same")
+
+
+# --------------------------------------------------------------------------------------- in kernels: those that write nothing
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("stem", QUICK + [pytest.param(stem, marks=LONG) for stem in ("01_ddpm", "05_the_prior", "06_one_object", "07_failure_museum")])
+def test_a_kernel_killed_in_the_middle_and_cells_run_in_any_order(stem, kernels, tmp_path, tried):
+    cells = sources(stem)
+    middle = len(cells) // 2
+    first = kernels(tmp_path)
+    first.all(cells[:middle])
+    first.start(cells[middle])
+    first.kill()
+    second = kernels(tmp_path)
+    error, _ = second.run(cells[middle])
+    assert error.startswith("NameError: name ")
+    shown = second.all(cells)
+    second.all(cells[::-1])
+    assert second.all(cells) == shown
+    second.kill()
+    assert whole(tmp_path) == {}
+    tried("fault", f"{stem}: kernel killed in the middle, gone on there; cells run from the last to the first", f"{error}; then all from the top runs, and shows the same")
 
 
 # ------------------------------------------------------------------------------------ in kernels: one that keeps files

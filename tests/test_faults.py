@@ -128,11 +128,18 @@ def ended(child: int) -> int:
 
 
 def play_kill_runs(path: str, number: str, tries: str) -> None:
-    """Runs that are killed or interrupted at random moments, and one that ends; the step of the checkpoint after each, and how each ended."""
+    """Runs that are killed or interrupted at random moments, and one that ends; the step of the checkpoint after each, and how each ended.
+
+    The moments count from the start of the run and, every other time, from its first checkpoint, however slow the machine is.
+    """
     checkpoint, chance, steps, ends = Path(path), random.Random(int(number)), [0], []
-    for _ in range(int(tries)):
+    for i in range(int(tries)):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         child = forked(lambda: list(run(checkpoint)))
-        time.sleep(chance.uniform(0.03, 0.25))
+        end = time.monotonic() + 60
+        while i % 2 and steps[-1] < STEPS and time.monotonic() < end and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0.0, 0.1) if i % 2 else chance.uniform(0.03, 0.25))
         os.kill(child, int(number))
         ends.append(ended(child))
         steps.append(int(tensors_of(checkpoint)["step"]) if checkpoint.exists() else 0)

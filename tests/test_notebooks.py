@@ -98,6 +98,9 @@ def test_papermill(path, offline, tmp_path):
     assert row["peak_mb"] is None or row["peak_mb"] < 2048  # no such figure on Windows
     assert used_network(offline) == ""
     results = tmp_path / "build" / "course" / f"{path.stem}.results.json"
+    written = {file for file in (tmp_path / "build").rglob("*") if file.is_file()}
+    if path.stem != "08_scale_up":  # it keeps its runs too
+        assert written == ({results} if path.stem == "04_pu_diffusion" else set()), "a killed kernel has nothing to lose"
     if path.stem == "04_pu_diffusion":
         keys = {"split", "arm", "nsr", "nsr_low", "nsr_high", "frechet", "frechet_floor", "class_tv", "n", "seeds"}
         assert all(keys <= row.keys() for row in json.loads(results.read_text()))
