@@ -348,7 +348,7 @@ def draw_decision(axis: Axes, score: Tensor, groups: dict[str, Tensor], colours:
     tints = [1 - part * (1 - np.array(colors.to_rgb(colour))) for colour, part in ((SENSITIVE, strength), (NORMAL, strength[::-1]))]
     axis.contourf(ticks, ticks, field, levels=np.linspace(0, 1, 11), colors=[*tints[0], *tints[1]], zorder=0)
     for i, (name, points) in enumerate(groups.items()):
-        style = {"s": 6, "linewidths": 0} if i == 0 else {"s": 18, "linewidths": 0.5, "edgecolors": INK}
+        style: dict[str, Any] = {"s": 6, "linewidths": 0} if i == 0 else {"s": 18, "linewidths": 0.5, "edgecolors": INK}
         axis.scatter(points[:, 0], points[:, 1], marker="o^s"[i % 3], color=colours[name], label=name, alpha=0.8, **style)
     if field.min() < 0.5 < field.max():
         axis.contour(ticks, ticks, field, levels=[0.5], colors=[INK], linewidths=2)
