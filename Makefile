@@ -18,7 +18,7 @@ ARGS ?=
 # CPU=1: no CUDA, a seventh of the download on Linux. LOCKED=1: the very versions of requirements.lock, checked by their hashes.
 INSTALL = $(PYTHON) -I notebooks/install.py --venv "$(VENV)" $(if $(filter-out 0,$(CPU)),--cpu) $(if $(filter-out 0,$(LOCKED)),--locked)
 
-.PHONY: setup lab test test-lowest test-latest course doctor scale site slides handout notebooks timings seeds soak hooks policy coverage lock clean
+.PHONY: setup lab test test-lowest test-latest course doctor scale site slides handout notebooks timings seeds soak hooks policy coverage audit lock clean
 .DEFAULT_GOAL := lab
 
 setup:
@@ -87,6 +87,12 @@ lock: setup
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --disable-pip-version-check --quiet uv
 	(echo "setuptools>=77"; $(BIN)/python -m pip freeze | grep -E "^torch(vision)?==") | $(BIN)/python -m uv pip compile pyproject.toml - \
 		--extra test --extra site --extra scale --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --quiet --upgrade --output-file requirements.lock
+
+# for authors: look up the versions in requirements.lock among the known weaknesses; fails too where that cannot be asked
+audit: setup
+	$(BIN)/python -m venv build/audit
+	build/audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
 
 # for authors: execute the notebooks and write their committed outputs
 notebooks: setup

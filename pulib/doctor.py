@@ -29,7 +29,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 GB = 1e9
-LEAST_MEMORY = 2.5  # GB; a notebook takes up to 1.9 of them, as tests/seeds.py measured, and JupyterLab and a browser want theirs
+NOTEBOOK = 1.9  # GB that a notebook takes at most, as tests/seeds.py measured
+LEAST_MEMORY = 2.5  # GB; JupyterLab and a browser want theirs
 LEAST_DISK, SCARCE_DISK = 0.2, 1.0  # GB
 LEAST_GPU = 1.0  # GB
 STEPS = 10  # of the training that is tried: about a second on two CPU cores
@@ -290,7 +291,7 @@ def available_memory() -> float:
 def check_memory() -> Found:
     """A notebook fits."""
     available = available_memory()
-    found = f"{available:.1f} GB available; a notebook takes up to 1.9 GB"
+    found = f"{available:.1f} GB available; a notebook takes up to {NOTEBOOK} GB"
     if available < LEAST_MEMORY:
         return "warning", found, CLOSE
     return "ok", found, ""

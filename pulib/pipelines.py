@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from .data import DataError, check_prior
+from .data import DataError, WriteError, check_prior
 from .diffusion import NoisePredictor, Prediction, Schedule
 
 WRITTEN = {"README.md", "model_index.json", "scheduler", "unet"}  # what `save_pipeline` writes
@@ -177,12 +177,14 @@ def whole_folder(folder: Path, written: set[str]) -> Iterator[Path]:
 
     Raises:
         PipelineError: there is something else at `folder`.
+        WriteError: the disk is full, or nothing can be written there; what was there is as it was.
     """
     if folder.exists() and not _replaceable(folder, written):
         raise PipelineError(f"folder must be a new one, or hold what was saved there before and nothing else; {folder} holds more, or something else")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    made = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         yield made
         made.chmod(0o755)
         if folder.exists():
@@ -196,8 +198,12 @@ def whole_folder(folder: Path, written: set[str]) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             made.rename(folder)
+    except (OSError, SafetensorError) as error:  # the latter is how safetensors says that the disk is full
+        why = getattr(error, "strerror", None) or error
+        raise WriteError(getattr(error, "errno", None), f"{folder} cannot be written ({why}); nothing that was there has changed") from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def _replaceable(folder: Path, written: set[str]) -> bool:

@@ -301,16 +301,22 @@ def noise_fields(
     """Arrows along minus the predicted noise at points `at` [n, 2], one panel per field {name: eps_hat [n, 2]}.
 
     Arrows are an eighth of the noise long, but none longer than `longest`, in units of the axes. `centres` {group: [k, 2]} are
-    marked behind them, in `colours` {group: colour} or blue, with a legend below.
+    marked behind them, in `colours` {group: colour}, with a legend below.
+
+    Raises:
+        ValueError: a group of `centres` has no colour.
     """
+    centres, colours = centres or {}, colours or {}
+    if missing := sorted(centres.keys() - colours.keys()):
+        raise ValueError(f"colours must name one for each group of centres; none is given for {missing}")
     figure, axes = new_figure(width, width / len(fields) + (0.45 if centres else 0.15), 1, len(fields))
     for axis, (name, eps_hat) in zip(axes[0], fields.items()):
         arrows = -eps_hat
         if longest is not None:
             arrows = arrows * (8 * longest / arrows.norm(dim=1, keepdim=True).clamp(min=8 * longest))
         axis.quiver(*at.T, *arrows.T, color=INK if centres else NORMAL, angles="xy", scale_units="xy", scale=8, width=0.004)
-        for (group, means), marker in zip((centres or {}).items(), ["o", "^", "s", "x"]):
-            axis.scatter(*means.T, s=110, marker=marker, color=(colours or {}).get(group, NORMAL), alpha=0.55, linewidths=0, label=f"centre of a {group} cloud", zorder=0.9)
+        for (group, means), marker in zip(centres.items(), ["o", "^", "s", "x"]):
+            axis.scatter(*means.T, s=110, marker=marker, color=colours[group], alpha=0.55, linewidths=0, label=f"centre of a {group} cloud", zorder=0.9)
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title=name)
     if centres:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=len(centres))

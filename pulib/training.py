@@ -35,6 +35,8 @@ from .data import (
     check_count,
     check_normal,
     check_positive,
+    check_prior,
+    check_seed,
     check_writable,
     distort,
     read_file,
@@ -551,7 +553,12 @@ def draw_priors(n: int, largest: float, generator: torch.Generator | None = None
 
     Stratified like the timesteps. The square puts half of the draws below a quarter of the range, where the true prior is
     thought to be; U and S have the same density, which the risk needs at every prior.
+
+    Raises:
+        ValueError: n is no count, or largest is not in [0, 1).
     """
+    largest = check_prior(largest, "largest")
+    check_count(n, "n", 0)
     u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
     return largest * u[torch.randperm(n, generator=generator)].square()
 
@@ -818,7 +825,7 @@ def new_model(
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}; got {schedule!r}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(check_seed(seed))
         return NoisePredictor(UNet(1, widths, prior_max), SCHEDULES[schedule](T), prediction)
 
 
@@ -831,7 +838,7 @@ def conditioned(model: NoisePredictor, prior_max: float, seed: int = 0) -> Noise
     if not isinstance(model.network, UNet) or model.network.config["prior_max"] is not None:
         raise ValueError("model must hold a UNet without prior_max, so that an embedding can be added to it")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(check_seed(seed))
         network = UNet(**(model.network.config | {"prior_max": prior_max}))
     network.load_state_dict(model.network.state_dict(), strict=False)
     return NoisePredictor(network, model.schedule, model.prediction)

@@ -504,8 +504,12 @@ CASES = [
     ("seed of an estimate", lambda b: prior.estimate_prior(DIGITS, DIGITS, seed=-1), ValueError, ["seed must be a whole number >= 0", "got -1"]),
     ("one step of training", lambda b: prior.fit_classifier(DIGITS, DIGITS, steps=1), ValueError, ["steps must be a whole number >= 2", "got 1"]),
     ("prior of the nnPU risk", lambda b: prior.fit_classifier(DIGITS, DIGITS, prior=1.0), ValueError, [SPLIT, "got 1.0"]),
+    ("seed of new weights", lambda b: new_model((8, 8), seed="1"), ValueError, ["seed must be a whole number >= 0", "got '1'"]),
+    ("assumed priors up to 2", lambda b: training.draw_priors(4, 2), ValueError, ["largest must be a number in [0, 1)", "got 2"]),
+    ("half an assumed prior", lambda b: training.draw_priors(0.5, 0.1), ValueError, ["n must be a whole number >= 0", "got 0.5"]),
     # figures and sliders
     ("figure without words", lambda b: plots.digits(IMAGES, alt=" "), ValueError, ["alt must describe the figure"]),
+    ("no colours", lambda b: plots.noise_fields({}, ONE, "alt", centres={"x": ONE}), ValueError, ["colours must name one for each group", "['x']"]),
     ("window of none", lambda b: plots.smooth([1.0], 0), ValueError, ["window must be a whole number >= 1", "got 0"]),
     ("results of no such split", lambda b: plots.results([{"split": "even"}], "alt", "odd"), ValueError, ["split must be one of", "['even']", "'odd'"]),
     ("slider out of range", lambda b: widgets.slider(picture, "x", 2, 0, 1, 0.1), ValueError, ["value must be in [0, 1]", "got 2"]),

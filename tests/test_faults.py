@@ -27,6 +27,7 @@ from torch import nn
 
 from pulib import data, diffusion, evaluation, judges, plots, scale, training
 from pulib.data import DataError, WriteError, write_atomic
+from pulib.pipelines import Card, save_pipeline
 from pulib.risk import pu_risk
 from pulib.runs import Checkpoints, in_parts
 from pulib.training import CheckpointError, Settings, fit, new_model, read_tensors
@@ -349,6 +350,22 @@ def test_on_a_full_disk_the_old_file_stays_and_the_sentence_says_what_to_do(what
     SAVED[what](disk.folder, 1)  # there is room again
     assert files(disk.folder) != before
     tried("fault", f"full disk ({'a mounted one' if disk.mounted else 'by a limit'}): {what}", sentence.replace(str(disk.folder.parent), ""), kept)
+
+
+def test_on_a_full_disk_the_old_pipeline_stays(disk, tried):
+    diffusers = pytest.importorskip("diffusers")
+    blocks = dict(block_out_channels=(8, 16), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)
+    network = diffusers.UNet2DModel(8, 1, 1, layers_per_block=1, norm_num_groups=4, add_attention=False, **blocks)
+    model, folder = diffusion.NoisePredictor(network, diffusion.linear_schedule(10), "eps"), disk.folder / "model"
+    save_pipeline(folder, model, Card("digits", "PU risk", 0.1))
+    before = files(disk.folder)
+    with disk.full(), pytest.raises(WriteError, match="nothing that was there has changed$") as caught:
+        save_pipeline(folder, model, Card("other data", "PU risk", 0.1))
+    sentence = str(caught.value)
+    kept = lost(before, disk.folder)
+    assert sentence.startswith(f"{folder} cannot be written (") and "\n" not in sentence
+    assert files(disk.folder) == before and list(disk.folder.iterdir()) == [folder]
+    tried("fault", f"full disk ({'a mounted one' if disk.mounted else 'by a limit'}): a pipeline", sentence.replace(str(disk.folder.parent), ""), kept)
 
 
 def test_training_goes_on_when_the_disk_is_full_and_saves_when_there_is_room(disk, tried, whole):

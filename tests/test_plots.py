@@ -103,12 +103,6 @@ def test_frames_stand_around_the_framed_images_only():
     assert one > 0 and 4.5 < five / one < 5.5
 
 
-def test_centres_without_colours_are_blue():
-    at, pale = plots.grid_points(1, 3), tuple(0.55 * c + 0.45 for c in to_rgb(NORMAL))
-    orange, plain = (plots.noise_fields({"a": at}, at, ALT, centres={"a": at}, colours=colours) for colours in ({"a": SENSITIVE}, None))
-    assert painted(orange, pale) == 0 < painted(plain, pale)
-
-
 def test_negative_density_is_painted_orange():
     grid = plots.grid_points(2.5, 60)
 

@@ -65,10 +65,6 @@ def test_tests_of_a_file_stay_on_one_worker_and_runs_of_notebooks_are_spread():
     assert unit("tests/test_notebooks.py::test_papermill[01_ddpm]") != unit("tests/test_notebooks.py::test_papermill[02_pu_risk]")
 
 
-def test_weights_are_small():
-    assert all(path.stat().st_size <= 3_000_000 for path in (DATA / "weights").iterdir())
-
-
 @pytest.mark.parametrize("normal", ["even", "odd"])
 def test_digits_of_the_model_trained_on_normal_images_are_clean(normal):
     assert manifest()[f"weights/oracle_{normal}.safetensors"]["metrics"]["confident"] >= 0.9
