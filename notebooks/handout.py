@@ -52,7 +52,7 @@ def solved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _folded(source: str) -> str:
-    return checks.solution(re.search(r'"(.+?)"', source)[1])._repr_markdown_()
+    return checks.solution(re.findall(r'"(.+?)"', source)[0])._repr_markdown_()
 
 
 def marking(name: str, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

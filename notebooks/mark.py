@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import torch
@@ -54,8 +55,10 @@ def run(job: Path, report: Path) -> None:
     from IPython.core.interactiveshell import InteractiveShell
 
     work = json.loads(job.read_text(encoding="utf-8"))
-    shell, known = InteractiveShell.instance(), {}
-    shell.history_manager.enabled = False
+    shell = InteractiveShell.instance()
+    known: dict[str, object] = {}
+    if shell.history_manager is not None:
+        shell.history_manager.enabled = False
     for source in work["cells"]:
         shell.run_cell(source)
         for key, name in work["functions"].items():
@@ -65,7 +68,7 @@ def run(job: Path, report: Path) -> None:
                 tell(report, {"key": key} | look(EXERCISES[key], answer))
 
 
-def look(exercise: Exercise, answer: object) -> dict:
+def look(exercise: Exercise, answer: Any) -> dict:
     """What `observe` sees of an answer as plain numbers, or why it sees nothing."""
     seen = attempt(exercise, answer)
     if isinstance(seen, Exception):
@@ -109,8 +112,8 @@ def run_apart(command: list[str], folder: str, time_limit: float) -> bool:
     """Run a command in a process group of its own and end the whole group; whether it was done in time."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT", "LANG") if name in os.environ}
     env = kept | {"HOME": folder, "IPYTHONDIR": folder, "MPLCONFIGDIR": folder, "PULIB_BUILD": folder}
-    silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, **silent)
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
     try:
         process.wait(time_limit)
         return True
@@ -139,7 +142,7 @@ def parsed(line: str) -> dict:
 def verdict(exercise: Exercise, line: dict) -> Verdict:
     """Judge what was observed, in this process; whatever else the line says is only passed on."""
     if "seen" not in line:
-        state = line.get("state") if line.get("state") in ("wrong", "not attempted") else "wrong"
+        state = line["state"] if line.get("state") in ("wrong", "not attempted") else "wrong"
         return Verdict(state, plain(str(line.get("says"))))
     try:
         seen = {name: torch.tensor(values, dtype=torch.float64).reshape(shape) for name, (shape, values) in line["seen"].items()}
@@ -182,7 +185,7 @@ def exercises_of(submission: Path, prefix: str = "") -> tuple[str, list[Card]]:
     text = submission.read_text(encoding="utf-8", errors="replace")
     course = {path.stem: cards(nbformat.read(path, as_version=4)) for path in notebooks(prefix)}
     counts = {stem: sum(names(text, card.function) for card in exercises) for stem, exercises in course.items()}
-    found = max(counts, key=counts.get)
+    found = max(counts, key=counts.__getitem__)
     if not counts[found]:
         raise ValueError(f"{submission} has no exercise of {', '.join(course)}")
     return found, course[found]

@@ -66,8 +66,9 @@ BLOCK = re.compile(r"^(?:(?P<code>```[\s\S]*?^```)|(?P<equation>\$\$[\s\S]*?\$\$
 def blocks(source: str) -> Iterator[tuple[str, str]]:
     """Markdown cut into (kind, text): heading, equation, code, table, list, quote, caption, prose."""
     for match in BLOCK.finditer(DETAILS.sub("", source)):
-        if match.lastgroup != "text":
-            yield match.lastgroup, match[0].strip()
+        kind = match.lastgroup or "text"
+        if kind != "text":
+            yield kind, match[0].strip()
             continue
         kinds, before = [], ""
         for line in match[0].splitlines():
@@ -371,7 +372,7 @@ def without_empty(slides: list[Slide]) -> list[Slide]:
 def installed(package: str) -> Path:
     """The folder of an installed package."""
     found = find_spec(package)
-    if found is None:
+    if found is None or not found.submodule_search_locations:
         raise SystemExit(f"{package} is not installed; run: pip install -e '.[site]'")
     return Path(found.submodule_search_locations[0])
 

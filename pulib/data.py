@@ -269,7 +269,7 @@ class PUSplit:
     `unlabeled` (the paper's beta). `hidden` holds the true digits, for evaluation only.
     """
 
-    normal: Normal
+    normal: str
     unlabeled: Tensor
     sensitive: Tensor
     heldout_normal: Tensor
@@ -309,7 +309,7 @@ def normal_digits(normal: str) -> list[int]:
     return sorted(KINDS[normal])
 
 
-def check_normal(normal: Normal) -> Normal:
+def check_normal(normal: str) -> str:
     """`normal` as it is.
 
     Raises:
@@ -472,7 +472,7 @@ def _balanced_order(digits: Tensor, seed: int) -> Tensor:
 
 
 def make_split(
-    normal: Normal,
+    normal: str,
     unlabeled: Tensor,
     sensitive: Tensor,
     heldout_normal: Tensor,

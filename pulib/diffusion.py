@@ -7,7 +7,7 @@ to the noisiest, alpha_bar[t] = prod_{s<=t} (1 - beta[s]), and
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -33,6 +33,8 @@ class Schedule:
     """
 
     beta: Tensor
+    alpha_bar: Tensor = field(init=False, repr=False, compare=False)
+    _on: dict[torch.device, Tensor] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.beta.ndim != 1 or not len(self.beta) or not ((self.beta > 0) & (self.beta < 1)).all():
@@ -127,6 +129,8 @@ class NoisePredictor(nn.Module):
     Raises:
         ValueError: prediction is neither.
     """
+
+    trainable: frozenset[str]  # of an average: the names of the weights that its run trained
 
     def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction = "v") -> None:
         super().__init__()

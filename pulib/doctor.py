@@ -9,6 +9,7 @@ and looks at what needs them only where that went well.
 """
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -171,8 +172,8 @@ def check_device() -> Found:
             return "warning", found, "end the programs that nvidia-smi lists, or use the CPU: export ACCELERATE_USE_CPU=true"
         return "ok", found, ""
     if kind != "cpu":
-        free = f", {(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()) / GB:.1f} GB free" if kind == "mps" else ""
-        return "ok", f"{kind.upper()}{free}; {bf16}", ""
+        room = f", {(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()) / GB:.1f} GB free" if kind == "mps" else ""
+        return "ok", f"{kind.upper()}{room}; {bf16}", ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = f"CPU; cores: {cores}, threads of torch: {torch.get_num_threads()}; {bf16}"
     if torch.version.cuda and shutil.which("nvidia-smi") and not torch.cuda.is_available():
@@ -265,7 +266,7 @@ def check_writing() -> Found:
             return "failure", f"{BUILD} gives back something else than was written", write_elsewhere()
     except WriteError as error:
         room = f"make room on its disk, or {write_elsewhere()}" if error.errno in FULL else write_elsewhere()
-        return "failure", f"{BUILD} cannot be written ({os.strerror(error.errno)})", room
+        return "failure", f"{BUILD} cannot be written ({os.strerror(error.errno) if error.errno else 'unknown error'})", room
     finally:
         with suppress(OSError):
             probe.unlink()
@@ -419,8 +420,7 @@ def row(check: Check, width: int) -> str:
     mark = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE"}[check.status]
     start = f"{mark:8} {check.name:9} "
     indent = " " * len(start)
-    wrap = dict(initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    lines = textwrap.wrap(check.found, max(width, 60), **wrap)
+    lines = textwrap.wrap(check.found, max(width, 60), initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join([*lines, f"{indent}-> {check.mend}"] if check.mend else lines)
 
 
@@ -429,7 +429,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pulib.doctor", description="Is all that the course needs here and whole? Exit status 1 where it is not.")
     parser.add_argument("--json", action="store_true", help="one JSON object: verdict, ok, and checks with name, status, found and mend")
     as_json = parser.parse_args(arguments).json
-    with suppress(AttributeError):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a console may lack a letter of a path
     found = []
     for check in checks():

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ class Judge(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate activations of the first member, [n, 64]: the space of the Fréchet distance."""
-        return self.members[0].body(images)
+        return self._each()[0].body(images)
 
     def forward(self, images: Tensor) -> Tensor:
         """log p(digit | image), [n, 10]."""
@@ -56,9 +57,12 @@ class Judge(nn.Module):
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """log p and features, from one pass."""
-        seen = [member.body(images) for member in self.members]
-        log_p = [F.log_softmax(member.head(features), 1) for member, features in zip(self.members, seen)]
+        seen = [member.body(images) for member in self._each()]
+        log_p = [F.log_softmax(member.head(features), 1) for member, features in zip(self._each(), seen)]
         return torch.stack(log_p).logsumexp(0) - math.log(len(seen)), seen[0]
+
+    def _each(self) -> list["_Member"]:
+        return [member for member in self.members if isinstance(member, _Member)]
 
 
 class _Member(nn.Module):
@@ -125,7 +129,8 @@ def read(judge: nn.Module, images: Tensor, batch: int = 250) -> Reading:
     if not torch.isfinite(images).all():
         raise ValueError("images has pixels that are nan or infinite; allowed are finite values, about [-1, 1]")
     at_once = max(1, check_count(batch, "batch") * math.prod(Judge.shape[1:]) // math.prod(shape[1:]))
-    both = getattr(judge, "both", lambda part: (judge(part), judge.features(part)))
+    network: Any = judge  # torch declares attributes as tensors or modules
+    both = getattr(judge, "both", lambda part: (network(part), network.features(part)))
     parts = in_parts(lambda rows: both(images[rows]), len(images), at_once)
     log_p, features = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     confidence, digits = log_p.exp().max(1)

@@ -58,9 +58,10 @@ class Explorer:
     def __init__(
         self, model: NoisePredictor, split: PUSplit, judge: Judge, n: int = 16, calls: int = 10, rounds: int = 5, batch: int = 48, seed: int = 0
     ) -> None:
-        if getattr(model.network, "config", {}).get("prior_max") is None:
+        largest = getattr(model.network, "config", {}).get("prior_max")
+        if largest is None:
             raise ValueError("model must be conditioned on the prior, as `load_conditioned` is; this one's network has no prior_max")
-        self.model, self.split, self.judge = model.eval(), split, judge
+        self.model, self.split, self.judge, self.largest = model.eval(), split, judge, float(largest)
         self.n, self.calls = check_count(n, "n"), check_count(calls, "calls")
         self.rounds, self.batch, self.seed = check_count(rounds, "rounds", 0), check_count(batch, "batch"), check_count(seed, "seed", 0)
         self.seen: dict[float, Seen] = {}
@@ -120,8 +121,7 @@ class Explorer:
         )
         measured = {b: self.nsr(b) for b in sorted(self.seen)}
         alt = f"{self.n} generated digits, {int(seen.sensitive.sum())} of them framed as {names[0]}, beside the NSR at each prior visited."
-        largest = self.model.network.config["prior_max"]
-        picture = plots.explorer(seen.images, seen.sensitive, measured, prior, self.split.prior, alt, largest)
+        picture = plots.explorer(seen.images, seen.sensitive, measured, prior, self.split.prior, alt, self.largest)
         return Frame((seen.rounds + 1) / (self.rounds + 1), picture, caption)
 
 
@@ -136,7 +136,8 @@ class Finder:
     """
 
     def __init__(self, normal: Normal = "even", seed: int = 0) -> None:
-        self.normal, self.seed = check_normal(normal), check_count(seed, "seed", 0)
+        check_normal(normal)
+        self.normal, self.seed = normal, check_count(seed, "seed", 0)
         self.found: dict[float, list[Round]] = {}
 
     def frames(self, prior: float) -> Iterator[Frame]:

@@ -230,7 +230,8 @@ def ratio_over_seeds(values: Sequence[float], against: Sequence[float]) -> tuple
     """
     if not all(x > 0 for x in (*values, *against)):
         raise ValueError(f"values and against must be > 0 for a ratio; got {list(values)} and {list(against)}")
-    return tuple(math.exp(x) for x in over_seeds([math.log(x) for x in values], [math.log(x) for x in against]))
+    ratio, low, high = (math.exp(x) for x in over_seeds([math.log(x) for x in values], [math.log(x) for x in against]))
+    return ratio, low, high
 
 
 # -------------------------------------------------------------------------- what is measured without a judge
@@ -387,8 +388,9 @@ def pair(normal: int, sensitive: int, n_normal: int = 150, n_hidden: int = 50, n
         raise ValueError(f"n_normal must be below {len(a)}, and n_hidden + n_sensitive below {len(b)}; got {n_normal}, {n_hidden} and {n_sensitive}")
     order = torch.randperm(n_normal + n_hidden, generator=torch.Generator().manual_seed(0))
     parts = (torch.cat([a[:n_normal], b[:n_hidden]])[order], b[n_hidden : n_hidden + n_sensitive], a[n_normal:], b[n_hidden + n_sensitive :])
-    true = (torch.tensor([normal] * n_normal + [sensitive] * n_hidden)[order], *(torch.full((len(p),), d) for p, d in zip(parts[1:], (sensitive, normal, sensitive))))
-    return make_split(kinds[normal], *parts, *true)
+    of_u = torch.tensor([normal] * n_normal + [sensitive] * n_hidden)[order]
+    of_s, of_normal, of_rest = (torch.full((len(p),), d) for p, d in zip(parts[1:], (sensitive, normal, sensitive)))
+    return make_split(kinds[normal], *parts, of_u, of_s, of_normal, of_rest)
 
 
 def slanted(share: float = 0.2) -> tuple[PUSplit, float]:

@@ -5,7 +5,7 @@ a judge, and `evaluation` measures with it as with the shipped one. Nothing here
 """
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +40,10 @@ class ResNetJudge(nn.Module):
             otherwise these get a 3x3 convolution of stride 1 and no pooling in place of the first layers, as in section 4.2 of the paper.
     """
 
-    def __init__(self, shape: tuple[int, int, int], n_classes: int, imagenet: bool = False) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: Sequence[int], n_classes: int, imagenet: bool = False) -> None:
         super().__init__()
         self.shape, self.config = tuple(shape), {"shape": list(shape), "n_classes": n_classes, "imagenet": imagenet}
         self.body, self.head = resnet18(), nn.Linear(N_FEATURES, n_classes)
@@ -179,7 +182,7 @@ def _network(shape: tuple[int, ...], n_classes: int, weights: Weights | None, se
     """A network on `training.device`, its first weights drawn from `seed`, but for those that are given."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(check_count(seed, "seed", 0))
-        network = ResNetJudge(tuple(shape), n_classes, imagenet=weights is not None)
+        network = ResNetJudge(shape, n_classes, imagenet=weights is not None)
     if weights is not None:
         try:
             network.body.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("fc.")})
@@ -274,8 +277,8 @@ def colour_sieve(
     both = [(images, torch.randperm(len(images), generator=generator) % folds) for images in (unlabeled, sensitive)]
     networks, scores = [], [torch.zeros(len(images)) for images, _ in both]
     for k in range(folds):
-        rows = [torch.nonzero(fold != k).flatten() for _, fold in both]
-        networks.append(_fit_scorer(unlabeled, sensitive, *rows, prior, seed * 1009 + k, steps, weights, flip))
+        rows_u, rows_s = (torch.nonzero(fold != k).flatten() for _, fold in both)
+        networks.append(_fit_scorer(unlabeled, sensitive, rows_u, rows_s, prior, seed * 1009 + k, steps, weights, flip))
         for mine, (images, fold) in zip(scores, both):
             mine[fold == k] = _mean_score(networks[-1:], images, torch.nonzero(fold == k).flatten())
     return sieve_from(Scores(*scores), partial(score_colour, networks), prior)

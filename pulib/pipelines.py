@@ -9,17 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from .data import DataError, WriteError, check_prior
-from .diffusion import NoisePredictor, Schedule
+from .diffusion import NoisePredictor, Prediction, Schedule
 
 WRITTEN = {"README.md", "model_index.json", "scheduler", "unet"}  # what `save_pipeline` writes
 TAG = "positive-unlabeled-learning"  # in every card, so that a folder written here is known from one that a user made
-PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}  # by diffusers' names
+PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}  # by diffusers' names
 
 
 class PipelineError(DataError):
@@ -71,7 +72,7 @@ def load_pipeline(source: Path | str, **options) -> NoisePredictor:
     return NoisePredictor(network, *meaning(pipe.scheduler))
 
 
-def meaning(scheduler) -> tuple[Schedule, str]:
+def meaning(scheduler) -> tuple[Schedule, Prediction]:
     """A diffusers scheduler's noise levels, and what its network predicts.
 
     Raises:
@@ -159,12 +160,12 @@ def save_pipeline(folder: Path | str, model: NoisePredictor, card: Card) -> None
 
 def plain_copy(network: nn.Module) -> nn.Module:
     """A copy as files hold it: on the CPU, in float32, in the usual order in memory (`fit` has another), and without the path it was loaded from."""
-    network = copy.deepcopy(network).float().cpu().to(memory_format=torch.contiguous_format)
-    if hasattr(network, "register_to_config"):  # diffusers would write the path, which is nobody's business
-        network.register_to_config(_name_or_path="")
-    elif hasattr(getattr(network, "config", None), "_name_or_path"):  # and so would older releases of transformers
-        network.config._name_or_path = ""
-    return network
+    made: Any = copy.deepcopy(network).float().cpu().to(memory_format=torch.contiguous_format)
+    if hasattr(made, "register_to_config"):  # diffusers would write the path, which is nobody's business
+        made.register_to_config(_name_or_path="")
+    elif hasattr(getattr(made, "config", None), "_name_or_path"):  # and so would older releases of transformers
+        made.config._name_or_path = ""
+    return made
 
 
 @contextmanager

@@ -7,12 +7,14 @@ import io
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -23,7 +25,7 @@ from .data import check_count
 # Okabe & Ito's palette, readable with all common kinds of colour blindness.
 NORMAL, SENSITIVE, UNLABELED, ACCENT, INK = "#0072B2", "#D55E00", "#6A6A6A", "#009E73", "#222222"
 DPI = 144
-STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
+STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
 GAP, FRAMED_GAP = 2, 4  # pixels between images; wider where some are framed
 ARMS = {"unsupervised": UNLABELED, "supervised": "#CC79A7", "pu": NORMAL, "oracle": ACCENT}
 
@@ -89,12 +91,12 @@ def render(figure: Figure, alt: str, n_colours: int = 64) -> Picture:
     return Picture(small.getvalue(), alt, round(figure.get_figwidth() * 96))
 
 
-def new_figure(width: float = 6.4, height: float = 3.6, rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
-    """A figure in the course's style and its axes as a [rows, columns] array; no pyplot, so nothing leaks."""
+def new_figure(width: float = 6.4, height: float = 3.6, rows: int = 1, columns: int = 1, gap: float | None = None, **kwargs) -> tuple[Figure, np.ndarray]:
+    """A figure in the course's style and its axes as a [rows, columns] array, with a `gap` between columns; no pyplot, so nothing leaks."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=gap))
         axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
     return figure, axes
 
@@ -172,8 +174,7 @@ def digits_side_by_side(groups: dict[str, Tensor], framed: dict[str, Tensor], al
     """One grid of digits per name, beside each other, each with its own frames and count of framed images."""
     rows = -(-len(next(iter(groups.values()))) // columns)
     panel = width / len(groups)
-    figure, axes = new_figure(width, panel * rows / columns + 0.55, 1, len(groups))
-    figure.get_layout_engine().set(wspace=0.08)
+    figure, axes = new_figure(width, panel * rows / columns + 0.55, 1, len(groups), gap=0.08)
     for axis, (name, images) in zip(axes[0], groups.items()):
         draw_digits(axis, images, columns, framed[name], f"{name}\n{int(framed[name].sum())} of {len(images)} framed")
     return render(figure, alt, 64 if images.shape[1] == 1 else 256)
@@ -208,9 +209,9 @@ def curves(
     for i, (name, (x, y)) in enumerate(series.items()):
         style = {"linestyle": "-", "linewidth": 0.7, "zorder": 1} if name in thin else {"linestyle": dashes[i % 4], "linewidth": 1.8}
         axis.plot(x, y, label=name, color=(colours or {}).get(name, palette[i % len(palette)]), **style)
-    for name, x in (marks or {}).items():
-        axis.axvline(x, color=INK, linestyle=":", linewidth=1.2)
-        axis.annotate(name, (x, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
+    for name, at in (marks or {}).items():
+        axis.axvline(at, color=INK, linestyle=":", linewidth=1.2)
+        axis.annotate(name, (at, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top")
     axis.set(xlabel=x_label, ylabel=y_label, title=title, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear", ylim=y_range)
     if len(series) > 1:
         axis.legend(frameon=False)
@@ -278,8 +279,7 @@ def digit_panels(
     n, _, h, w = next(iter(rows.values())).shape
     label_width = 0.2 + 0.08 * max(sum(c not in "$\\{}_^" for c in name.replace("hat", "")) for name in rows)
     step = (width - label_width) / (len(panels) * (n + 0.8))  # of one digit, in inches
-    figure, axes = new_figure(width, step * len(rows) + 0.15 + 0.3 * any(panels) + 0.25 * bool(column_labels), 1, len(panels))
-    figure.get_layout_engine().set(wspace=0.12 if len(panels) > 1 else 0.0)
+    figure, axes = new_figure(width, step * len(rows) + 0.15 + 0.3 * any(panels) + 0.25 * bool(column_labels), 1, len(panels), gap=0.12 if len(panels) > 1 else 0.0)
     for axis, (title, panel) in zip(axes[0], panels.items()):
         draw_digits(axis, torch.cat(list(panel.values())), n, title=title)
         _label_rows(axis, [(h + GAP) * i + h / 2 for i in range(len(rows))], list(rows) if axis is axes[0, 0] else [""] * len(rows))
@@ -306,7 +306,8 @@ def noise_fields(
     Raises:
         ValueError: a group of `centres` has no colour.
     """
-    if missing := sorted((centres or {}).keys() - (colours or {}).keys()):
+    centres, colours = centres or {}, colours or {}
+    if missing := sorted(centres.keys() - colours.keys()):
         raise ValueError(f"colours must name one for each group of centres; none is given for {missing}")
     figure, axes = new_figure(width, width / len(fields) + (0.45 if centres else 0.15), 1, len(fields))
     for axis, (name, eps_hat) in zip(axes[0], fields.items()):
@@ -314,7 +315,7 @@ def noise_fields(
         if longest is not None:
             arrows = arrows * (8 * longest / arrows.norm(dim=1, keepdim=True).clamp(min=8 * longest))
         axis.quiver(*at.T, *arrows.T, color=INK if centres else NORMAL, angles="xy", scale_units="xy", scale=8, width=0.004)
-        for (group, means), marker in zip((centres or {}).items(), ["o", "^", "s", "x"]):
+        for (group, means), marker in zip(centres.items(), ["o", "^", "s", "x"]):
             axis.scatter(*means.T, s=110, marker=marker, color=colours[group], alpha=0.55, linewidths=0, label=f"centre of a {group} cloud", zorder=0.9)
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title=name)
     if centres:
@@ -353,7 +354,7 @@ def draw_decision(axis: Axes, score: Tensor, groups: dict[str, Tensor], colours:
     tints = [1 - part * (1 - np.array(colors.to_rgb(colour))) for colour, part in ((SENSITIVE, strength), (NORMAL, strength[::-1]))]
     axis.contourf(ticks, ticks, field, levels=np.linspace(0, 1, 11), colors=[*tints[0], *tints[1]], zorder=0)
     for i, (name, points) in enumerate(groups.items()):
-        style = {"s": 6, "linewidths": 0} if i == 0 else {"s": 18, "linewidths": 0.5, "edgecolors": INK}
+        style: dict[str, Any] = {"s": 6, "linewidths": 0} if i == 0 else {"s": 18, "linewidths": 0.5, "edgecolors": INK}
         axis.scatter(points[:, 0], points[:, 1], marker="o^s"[i % 3], color=colours[name], label=name, alpha=0.8, **style)
     if field.min() < 0.5 < field.max():
         axis.contour(ticks, ticks, field, levels=[0.5], colors=[INK], linewidths=2)
@@ -490,8 +491,7 @@ def results(rows: Sequence[dict], alt: str, split: str = "even", width: float = 
     if split not in splits:
         raise ValueError(f"split must be one of those in rows, {splits}; got {split!r}")
     rows = [row for row in rows if row["split"] == split]
-    figure, axes = new_figure(width, 2.8, 1, 2, sharey=True)
-    figure.get_layout_engine().set(wspace=0.06)
+    figure, axes = new_figure(width, 2.8, 1, 2, sharey=True, gap=0.06)
     for i, row in enumerate(rows):
         colour = ARMS.get(row["arm"], INK)
         error = [[row["nsr"] - row["nsr_low"]], [row["nsr_high"] - row["nsr"]]]
@@ -624,8 +624,7 @@ def estimators(rows: Sequence[dict], names: Sequence[str], front: Sequence[bool]
 
     `rows` as tests/benchmarks/estimators.py writes them, the oracle's among them; `names` are what stands at the lines.
     """
-    figure, axes = new_figure(width, 0.27 * len(rows) + 1.25, 1, 2, sharey=True)
-    figure.get_layout_engine().set(wspace=0.05)
+    figure, axes = new_figure(width, 0.27 * len(rows) + 1.25, 1, 2, sharey=True, gap=0.05)
     left, right = axes[0]
     oracle = next(row for row in rows if row["arm"] == "oracle")
     for i, (row, filled) in enumerate(zip(rows, front, strict=True)):
@@ -698,7 +697,8 @@ def sieve(r_u: Tensor, r_s: Tensor, hidden: Tensor, threshold: float, alt: str) 
     figure, left, right = _placed(8.6, 3.3, (0.08, 0.17, 0.40, 0.72), (0.57, 0.17, 0.40, 0.72))
     groups = {"normal (hidden truth)": (r_u[~hidden], NORMAL), "sensitive (hidden truth)": (r_u[hidden], SENSITIVE)}
     edges = np.linspace(0, 1, 26)
-    for (name, (values, colour)), style in zip(groups.items(), ({"alpha": 0.6}, {"histtype": "step", "linewidth": 2})):
+    styles: list[dict[str, Any]] = [{"alpha": 0.6}, {"histtype": "step", "linewidth": 2}]
+    for (name, (values, colour)), style in zip(groups.items(), styles):
         left.hist(values.numpy(), edges, color=colour, label=name, **style)
     right.hist(r_s.numpy(), edges, color=ACCENT)
     left.set(yscale="log", ylim=(0.7, None), xlabel="$p$(sensitive | x), images of U", ylabel="number of images")
@@ -719,13 +719,12 @@ def effects(
 
     `levels` {x label: x} adds a dotted line to a panel; `x_range` makes all panels alike.
     """
-    figure, axes = new_figure(width, 0.27 * len(names) + 0.9, 1, len(panels), sharey=True)
-    figure.get_layout_engine().set(wspace=0.06)
+    figure, axes = new_figure(width, 0.27 * len(names) + 0.9, 1, len(panels), sharey=True, gap=0.06)
     for axis, (x_label, found) in zip(axes[0], panels.items()):
         for i, (value, low, high) in enumerate(found):
             axis.plot([low, high], [i, i], color=NORMAL, marker="|", markersize=7, linewidth=1.4)
             axis.plot(value, i, "o", color=NORMAL, markersize=5)
-        if x_label in (levels or {}):
+        if levels and x_label in levels:
             axis.axvline(levels[x_label], color=INK, linestyle=":", linewidth=1, zorder=0)
         axis.set(xlabel=x_label, ylim=(len(names) - 0.5, -0.5), xlim=x_range)
         axis.xaxis.set_major_locator(MaxNLocator(4 if len(panels) < 4 else 3, steps=[1, 2, 5, 10]))
@@ -764,11 +763,12 @@ def kinds(rows: dict[str, tuple[Tensor, dict[str, Tensor], Tensor, Tensor]], col
 def two_histograms(panels: dict[str, dict[str, Tensor]], x_label: str, alt: str, colours: dict[str, str], quick: bool = False) -> Picture:
     """Histograms of the same names in panels side by side, {panel: {name: values [n]}}, with a line at 0; the outermost 0.2 % are left out."""
     figure, axes = new_figure(8.4, 2.9, 1, len(panels))
+    styles: list[dict[str, Any]] = [{"alpha": 0.55}, {"histtype": "step", "linewidth": 2}, {"histtype": "step", "linewidth": 2, "linestyle": "--"}]
     for axis, (title, groups) in zip(axes[0], panels.items()):
         both = torch.cat(list(groups.values()))
         low, high = both.quantile(torch.tensor([0.002, 0.998])).tolist()
         edges = np.linspace(min(low, 0.0), high, 50)
-        for (name, values), style in zip(groups.items(), ({"alpha": 0.55}, {"histtype": "step", "linewidth": 2}, {"histtype": "step", "linewidth": 2, "linestyle": "--"})):
+        for (name, values), style in zip(groups.items(), styles):
             axis.hist(values.numpy(), edges, color=colours[name], label=name, **style)
         axis.axvline(0, color=INK, linewidth=1)
         axis.set(title=title, xlabel=x_label)

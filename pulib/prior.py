@@ -214,7 +214,8 @@ def fit_odds(score_u: Tensor, score_s: Tensor, count_u: Tensor | None = None, co
         raise CollapseError(f"the scores are all the same ({g[0].item():.3g}); they tell nothing", Scores(score_u, score_s))
     center, scale = score_s.double().mean(), g.std()
     x, labeled = (g - center) / scale, torch.arange(len(g)) >= len(score_u)
-    counts = torch.ones(1, len(g)).double() if count_u is None else torch.cat([count_u, count_s], 1).double()
+    counted = ((score_u, count_u), (score_s, count_s))
+    counts = torch.cat([torch.ones(1, len(score)) if count is None else count for score, count in counted], 1).double()
     theta = torch.tensor([3.0, 3.0, -1.5]).double().repeat(len(counts), 1)  # slope, offset, log-odds of the prior
     lowest, highest = torch.tensor([[0.0, -50.0, -9.0], [50.0, 50.0, 9.0]]).double()
     for _ in range(check_count(steps, "steps")):
@@ -259,10 +260,10 @@ def corrected_bin(score_u: Tensor, score_s: Tensor, threshold: float, resamples:
     if not (score_s >= check_number(threshold, "threshold")).any():
         raise ValueError(f"threshold must be at most {score_s.max().item():.4g}, the highest score of S; got {threshold!r}")
     generator = seeded(seed)
-    counts = [_resampled(len(scores), check_count(resamples, "resamples", 2), generator) for scores in (score_u, score_s)]
+    count_u, count_s = (_resampled(len(scores), check_count(resamples, "resamples", 2), generator) for scores in (score_u, score_s))
     u, s = (score_u >= threshold).double(), (score_s >= threshold).double()
-    posterior = fit_odds(score_u, score_s, *counts).posterior(score_u.double())
-    all_priors = (counts[0] * posterior * u).mean(1) / (counts[1] * s).mean(1).clamp(min=1e-9)
+    posterior = fit_odds(score_u, score_s, count_u, count_s).posterior(score_u.double())
+    all_priors = (count_u * posterior * u).mean(1) / (count_s * s).mean(1).clamp(min=1e-9)
     low, high = all_priors[1:].quantile(torch.tensor([0.025, 0.975]).double()).clamp(0, 1).tolist()
     unseen = 3 / len(score_u) / s.mean().item()  # a bootstrap draws no image that is not there
     return min(all_priors[0].item(), 1.0), low, min(max(high, unseen), 1.0)
@@ -385,7 +386,7 @@ def train(task: Task, unlabeled_rows: list[Tensor], prior: float | None, number:
             copy = torch.randint(len(task.features), rows.shape, generator=generator)
             scores = networks(task.features[copy, rows])
             optimizer.zero_grad()
-            sum(classifier_risk(g[:BATCH_UNLABELED], g[BATCH_UNLABELED:], prior) for g in scores).backward()
+            torch.stack([classifier_risk(g[:BATCH_UNLABELED], g[BATCH_UNLABELED:], prior) for g in scores]).sum().backward()
             optimizer.step()
             schedule.step()
     return networks.eval()

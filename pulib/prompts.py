@@ -4,7 +4,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -280,11 +280,11 @@ def _copied(pipe: "StableDiffusionPipeline") -> "StableDiffusionPipeline":
 
 
 def _copied_network(network: nn.Module) -> nn.Module:
-    network = plain_copy(network)
-    if _has_lora(network):
-        network.fuse_lora()
-        network.unload_lora()
-    return network
+    made: Any = plain_copy(network)
+    if _has_lora(made):
+        made.fuse_lora()
+        made.unload_lora()
+    return made
 
 
 def _notes(prompted: Prompted, lora_only: bool) -> str:

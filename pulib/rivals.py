@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +32,9 @@ from .training import (
 from .unet import ResBlock, time_embedding
 
 ARMS = ("unsupervised", "supervised", "pu", "oracle")
-FINE_TUNING = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, cap=8.0, distort=0.2)  # for `Settings`, the same in all arms
-SAMPLING = dict(steps=50, eta=1.0)  # for `sample`, the same for all arms
-FAST = dict(steps=20, order=2)  # for `sample`: 20 network calls; notebook 06 compares with more and with 1,000
+FINE_TUNING: dict[str, Any] = dict(batch_unlabeled=64, batch_sensitive=16, lr=3e-4, warmup=20, ema=0.99, min_snr=1.0, cap=8.0, distort=0.2)  # for `Settings`, the same in all arms
+SAMPLING: dict[str, Any] = dict(steps=50, eta=1.0)  # for `sample`, the same for all arms
+FAST: dict[str, Any] = dict(steps=20, order=2)  # for `sample`: 20 network calls; notebook 06 compares with more and with 1,000
 
 
 ESTIMATORS = {  # of the table of notebook 06: name -> what it does
@@ -102,16 +103,15 @@ def arm(
         DataError: the start weights are missing or corrupt.
     """
     prior = split.prior if prior is None else check_prior(prior)
-    arms = {
-        "unsupervised": (load_base, split.unlabeled, None, unsupervised_risk),
-        "supervised": (load_base, split.unlabeled, split.sensitive, lambda u, s: supervised_risk(u, s, temperature or 1.0)),
-        "pu": (load_base, split.unlabeled, split.sensitive, lambda u, s: pu_risk(u, s, prior, correction, temperature)),
-        "oracle": (load_oracle, split.oracle_normal, None, unsupervised_risk),
+    tasks: dict[str, tuple[Tensor, Tensor | None, Objective]] = {
+        "unsupervised": (split.unlabeled, None, unsupervised_risk),
+        "supervised": (split.unlabeled, split.sensitive, lambda u, s: supervised_risk(u, s, temperature or 1.0)),
+        "pu": (split.unlabeled, split.sensitive, lambda u, s: pu_risk(u, s, prior, correction, temperature)),
+        "oracle": (split.oracle_normal, None, unsupervised_risk),
     }
-    if name not in arms:
-        raise ValueError(f"arm must be one of {', '.join(arms)}; got {name!r}")
-    load, *task = arms[name]
-    return Arm(name, load(split.normal), *task)
+    if name not in tasks:
+        raise ValueError(f"arm must be one of {', '.join(tasks)}; got {name!r}")
+    return Arm(name, (load_oracle if name == "oracle" else load_base)(split.normal), *tasks[name])
 
 
 # ------------------------------------------------------------------------------------- filter and weights
@@ -122,18 +122,24 @@ class Sieve:
     """p(sensitive | x) of clean images by a PU classifier: of each image of U, [n], and of S, [m], held out; and of new images.
 
     `threshold`: the classifier calls the share `prior` of U sensitive, those with p(sensitive | x) at or above it.
-    `networks`: the classifier's scores of new images, [n, c, h, w] -> [n].
+    `networks`: the classifier's scores of new images, [n, c, h, w] -> [n]; None, as `odds` is, where probabilities alone were kept.
     """
 
     unlabeled: Tensor
     sensitive: Tensor
     threshold: float
-    networks: Callable[[Tensor], Tensor]
-    odds: Odds
+    networks: Callable[[Tensor], Tensor] | None
+    odds: Odds | None
     prior: float
 
     def __call__(self, images: Tensor) -> Tensor:
-        """p(sensitive | x) of images that the classifier has not seen, [n, c, h, w] in [-1, 1] -> [n]."""
+        """p(sensitive | x) of images that the classifier has not seen, [n, c, h, w] in [-1, 1] -> [n].
+
+        Raises:
+            ValueError: the networks were not kept.
+        """
+        if self.networks is None or self.odds is None:
+            raise ValueError("networks must be there to judge new images; this sieve holds the probabilities of U and S alone")
         return _posterior(self.odds, self.networks(images), self.prior)
 
 
@@ -258,6 +264,8 @@ class KernelDenoiser(nn.Module):
         ValueError: no image.
     """
 
+    images: Tensor
+
     def __init__(self, images: Tensor, schedule: Schedule) -> None:
         super().__init__()
         if len(images) == 0:
@@ -301,22 +309,26 @@ def estimator(
     if found is None and name in SIEVING:
         raise ValueError(f"found must be the split's sieve for {name!r}; got None")
     u, s, exact = split.unlabeled, split.sensitive, lambda lu, ls: normal_part(lu, ls, b)
-    level = {"cap_level": "running" if scratch else "start"}
-    off, tasks = {"cap": None}, {
-        "oracle": lambda: (split.oracle_normal, None, unsupervised_risk, None, off),
-        "supervised": lambda: (u, s, supervised_risk, None, off),
-        "filter": lambda: (u[found.unlabeled < found.threshold], None, unsupervised_risk, None, off),
-        "soft_filter": lambda: (u, None, unsupervised_risk, (1 - found.unlabeled, None), off),
-        "pu_linear": lambda: (u, s, exact, None, off),
-        "pu_clip": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b, "clip", None), None, off),
-        "pu_paper": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b) if len(ls) else lu.mean(), None, off | {"shared": True}),
-        "pu_capped": lambda: (u, s, lambda lu, ls: pu_risk(lu, ls, b), None, level),
-        "pu_sieved": lambda: sieved(u, s, found, b) + (None, level | {"cap": 2.0}),
-        "pu_pushed": lambda: (u[found.unlabeled < LENIENT], s, exact, None, level),
-        "siss": lambda: (u, s, exact, None, off | {"budget": 0.1}),
+    level: dict[str, object] = {"cap_level": "running" if scratch else "start"}
+    off: dict[str, object] = {"cap": None}
+    make = partial(Arm, name, start or (load_oracle if name == "oracle" else load_base)(split.normal))
+    tasks: dict[str, Callable[[], Arm]] = {
+        "oracle": lambda: make(split.oracle_normal, None, unsupervised_risk, None, off),
+        "supervised": lambda: make(u, s, supervised_risk, None, off),
+        "pu_linear": lambda: make(u, s, exact, None, off),
+        "pu_clip": lambda: make(u, s, lambda lu, ls: pu_risk(lu, ls, b, "clip", None), None, off),
+        "pu_paper": lambda: make(u, s, lambda lu, ls: pu_risk(lu, ls, b) if len(ls) else lu.mean(), None, off | {"shared": True}),
+        "pu_capped": lambda: make(u, s, lambda lu, ls: pu_risk(lu, ls, b), None, level),
+        "siss": lambda: make(u, s, exact, None, off | {"budget": 0.1}),
     }
-    task = tasks.get(name, lambda: (u, None, unsupervised_risk, None, off))()
-    return Arm(name, start or (load_oracle if name == "oracle" else load_base)(split.normal), *task)
+    if found is not None:
+        tasks |= {
+            "filter": lambda: make(u[found.unlabeled < found.threshold], None, unsupervised_risk, None, off),
+            "soft_filter": lambda: make(u, None, unsupervised_risk, (1 - found.unlabeled, None), off),
+            "pu_sieved": lambda: make(*sieved(u, s, found, b), None, level | {"cap": 2.0}),
+            "pu_pushed": lambda: make(u[found.unlabeled < LENIENT], s, exact, None, level),
+        }
+    return tasks.get(name, lambda: make(u, None, unsupervised_risk, None, off))()
 
 
 def sieved(unlabeled: Tensor, sensitive: Tensor, found: Sieve, prior: float, threshold: float = LENIENT) -> tuple[Tensor, Tensor | None, Objective]:
@@ -436,8 +448,8 @@ def share_of_u(r: Tensor, c: Tensor, ceiling: float = 0.9, least: float = -0.5) 
 VARIANTS = ("risk", "distilled")
 STEPS, TEACHING = 1000, (250, 800)  # of the shipped networks; of their teacher's PU arm and classifier
 # For `Settings`. In full precision on a GPU too: at high noise, priors differ by less than bfloat16 rounds.
-CONDITIONED = dict(batch_unlabeled=48, batch_sensitive=32, lr=1e-3, warmup=20, ema=0.99, min_snr=1.0, distort=0.2, precision="no")
-CLASSIFYING = dict(batch_unlabeled=96, batch_sensitive=48, lr=1e-3, warmup=50, ema=0.995, distort=0.6)
+CONDITIONED: dict[str, Any] = dict(batch_unlabeled=48, batch_sensitive=32, lr=1e-3, warmup=20, ema=0.99, min_snr=1.0, distort=0.2, precision="no")
+CLASSIFYING: dict[str, Any] = dict(batch_unlabeled=96, batch_sensitive=48, lr=1e-3, warmup=50, ema=0.995, distort=0.6)
 
 
 def base_of(split: PUSplit) -> NoisePredictor:

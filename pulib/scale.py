@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -439,7 +440,8 @@ class Ready:
         else:
             model = self.prompted.model if self.prompted is not None else load_pipeline(chosen.network)
         if chosen.checkpointing:
-            next(part for part in model.modules() if hasattr(part, "enable_gradient_checkpointing")).enable_gradient_checkpointing()
+            able: Any = next(part for part in model.modules() if hasattr(part, "enable_gradient_checkpointing"))
+            able.enable_gradient_checkpointing()
         return model
 
     def fit(self, arm: str, seed: int = 0, folder: Path | str | None = None) -> Iterator[StepRecord]:
@@ -450,8 +452,9 @@ class Ready:
 
     def _kept(self, arm: str, seed: int, folder: Path | str | None) -> Path | None:
         """Where a run that lasts is kept."""
-        lasting = folder is not None and self.chosen.settings["steps"] > SHORT
-        return Path(folder) / f"{key(self.chosen)}_{arm}_{seed}" if lasting else None
+        if folder is None or self.chosen.settings["steps"] <= SHORT:
+            return None
+        return Path(folder) / f"{key(self.chosen)}_{arm}_{seed}"
 
     def drawings(self, arm: str, model: NoisePredictor, seed: int = 0, folder: Path | str | None = None) -> Tensor:
         """The experiment's drawings of an arm's run, [n, c, h, w] in [-1, 1]; kept beside its checkpoints where there are any, for these weights."""
@@ -465,7 +468,7 @@ class Ready:
         """`n` images from a model as the judge sees them, on the CPU; the same noise for all models."""
         chosen = self.chosen
         if self.prompted is not None:
-            return prompts.draw(self.prompted.pipe_with(model).to(device()), chosen.prompts[2], n, 1000 + seed, **chosen.drawing)
+            return prompts.draw(self.prompted.pipe_with(model).to(device()), self.prompted.caption, n, 1000 + seed, **chosen.drawing)
         shape = (chosen.channels, chosen.size, chosen.size)
         batch = max(1, min(250, 250 * 32**2 // chosen.size**2))
         return _judged(sample(model, n, model.schedule, shape=shape, seed=1000 + seed, batch=batch, **chosen.drawing), chosen)
@@ -505,15 +508,16 @@ def ready(chosen: Experiment, folder: Path | str, download: bool = False) -> Rea
 
 
 def _ready(chosen: Experiment, folder: Path, download: bool) -> Ready:
+    judge: nn.Module
     prompted = None
     if chosen.images == "digits":
         split, judge = load_pu("even"), load_judge()
         training = _padded(split, chosen.size)
-    elif chosen.images == "prompts":
+    elif chosen.images == "prompts" and chosen.prompts is not None:
         dtype = torch.bfloat16 if device().type == "cuda" else torch.float32
         prompted = prompts.load_prompted(chosen.network, chosen.prompts[2], chosen.rank, dtype)
         prompted.pipe.to(device())
-        split, for_judge = _drawn_split(chosen, prompted, folder)
+        split, for_judge = _drawn_split(chosen, chosen.prompts[:2], prompted, folder)
         judge = _kept_judge(chosen, folder, lambda: for_judge, 2)
         if device().type == "cuda":
             prompted.pipe.unet.to(memory_format=torch.channels_last)  # as `fit` has it, which then needs no copy
@@ -539,7 +543,8 @@ def _padded(split: PUSplit, size: int) -> PUSplit:
 
 def _each(split: PUSplit, change: Callable[[Tensor], Tensor]) -> PUSplit:
     """The split with its images changed."""
-    return replace(split, **{name: change(getattr(split, name)) for name in ("unlabeled", "sensitive", "heldout_normal", "heldout_sensitive")})
+    changed: dict[str, Any] = {name: change(getattr(split, name)) for name in ("unlabeled", "sensitive", "heldout_normal", "heldout_sensitive")}
+    return replace(split, **changed)
 
 
 def _judged(images: Tensor, chosen: Experiment) -> Tensor:
@@ -556,7 +561,7 @@ def _sieve(chosen: Experiment, split: PUSplit, folder: Path) -> rivals.Sieve:
         found = judges.colour_sieve(split.unlabeled, split.sensitive, split.prior, steps=chosen.sieve_steps, weights=weights, flip=_mirrored(chosen))
         write_tensors(path, {"unlabeled": found.unlabeled, "sensitive": found.sensitive, "threshold": torch.tensor(found.threshold)}, {"holds": "sieve"})
     kept = _kept_tensors(path, "sieve")
-    return rivals.Sieve(kept["unlabeled"], kept["sensitive"], kept["threshold"].item(), None, None, split.prior)  # for training alone: it judges nothing new
+    return rivals.Sieve(kept["unlabeled"], kept["sensitive"], kept["threshold"].item(), None, None, split.prior)  # for training alone
 
 
 def _kept_judge(chosen: Experiment, folder: Path, labeled: Callable[[], tuple[Tensor, Tensor]], n_classes: int) -> nn.Module:
@@ -578,13 +583,13 @@ def _mirrored(chosen: Experiment) -> bool:
     return not chosen.images.startswith("mnist")
 
 
-def _drawn_split(chosen: Experiment, prompted: prompts.Prompted, folder: Path) -> tuple[PUSplit, tuple[Tensor, Tensor]]:
+def _drawn_split(chosen: Experiment, texts: tuple[str, str], prompted: prompts.Prompted, folder: Path) -> tuple[PUSplit, tuple[Tensor, Tensor]]:
     """U, S and held-out images that Stable Diffusion draws from the two prompts, and the images and labels that the judge trains on."""
     n_normal, n_hidden, n_sensitive, n_heldout, n_judge = chosen.counts
     asked = (n_normal + n_heldout + n_judge, n_hidden + n_sensitive + n_heldout + n_judge)
 
     def draw(kind: int) -> Tensor:
-        return prompts.draw(prompted, chosen.prompts[kind], asked[kind], kind + 1, **chosen.drawing)
+        return prompts.draw(prompted, texts[kind], asked[kind], kind + 1, **chosen.drawing)
 
     normal, sensitive = (kept_images(folder / f"drawings_{key(chosen, *DRAWN)}_{kind}.safetensors", partial(draw, kind)) for kind in (0, 1))
     good = normal.split([n_normal, n_heldout, n_judge])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -91,7 +92,7 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
     """
     preset = _preset(preset)
     part, labels = _parts(preset, folder, download)
-    (_, u), (_, candidates), *heldout = _drawn(preset, labels, seed)
+    (_, u), (_, candidates), normal, sensitive = _drawn(preset, labels, seed)
     shape = _colour(preset.size)
 
     def read(which: str, rows: Tensor) -> Tensor:
@@ -107,9 +108,9 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
         s = torch.tensor(list(islice(new, preset.n_sensitive)), dtype=torch.long)
         if len(s) < preset.n_sensitive:
             raise ValueError(f"the training part of {preset.source} must hold at least {preset.n_sensitive} sensitive images that are not in U; it holds {len(s)}")
-        rows = [("train", s), *heldout]
-        images = [unlabeled, *(read(*mine) for mine in rows)]
-    return make_split(preset.normal, *images, labels["train"][u], *(labels[which][mine] for which, mine in rows), seed=seed)
+        images = (unlabeled, read("train", s), read(*normal), read(*sensitive))
+    of_u, of_s, of_normal, of_sensitive = (labels[which][rows] for which, rows in (("train", u), ("train", s), normal, sensitive))
+    return make_split(preset.normal, *images, of_u, of_s, of_normal, of_sensitive, seed)
 
 
 def load_labeled(preset: Preset | str, folder: Path | str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -199,7 +200,7 @@ def _opened(preset: Preset, folder: Path | str, which: str, download: bool):
 
 def _archives(source: str, folder: Path) -> list[tuple[list[str], Path, str]]:
     """Of each archive of a set: where it can be had, where torchvision looks for it, and its MD5."""
-    kind = getattr(datasets, source, None)
+    kind: Any = getattr(datasets, source, None)
     if source == "MNIST":
         return [([mirror + name for mirror in kind.mirrors], folder / "MNIST" / "raw" / name, md5) for name, md5 in kind.resources]
     if source in ("CIFAR10", "STL10"):

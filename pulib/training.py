@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -43,8 +44,9 @@ from .data import (
     write_atomic,
 )
 from .diffusion import (
-    NoiseModel,
+    AtPrior,
     NoisePredictor,
+    Prediction,
     cosine_schedule,
     denoising_loss,
     draw_timesteps,
@@ -117,7 +119,7 @@ class Settings:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        checked = {name: check_count(getattr(self, name), name) for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every")}
+        checked: dict[str, float] = {name: check_count(getattr(self, name), name) for name in ("steps", "batch_unlabeled", "batch_sensitive", "checkpoint_every")}
         checked |= {name: check_count(getattr(self, name), name, low=0) for name in ("warmup", "seed")}
         checked |= {name: check_positive(getattr(self, name), name) for name in ("lr", "clip_norm")}
         checked |= {name: check_positive(getattr(self, name), name) for name in ("min_snr", "cap", "budget", "prior_max") if getattr(self, name) is not None}
@@ -144,7 +146,7 @@ class StepRecord:
 
     step: int
     numbers: Tensor
-    model: nn.Module
+    model: NoisePredictor
 
     @property
     def risk(self) -> float:
@@ -244,7 +246,7 @@ def fit(
     trained.train()
     unlabeled = unlabeled.to(device, torch.float32)
     sensitive = None if sensitive is None else sensitive.to(device, torch.float32)
-    if settings.shared:
+    if settings.shared and sensitive is not None:
         unlabeled = torch.cat([unlabeled, sensitive])  # the deck, put together once
     density = torch.ones(len(model.schedule)) if settings.min_snr is None else min_snr_density(model.schedule, settings.min_snr)
     levels = None
@@ -339,7 +341,7 @@ def _copies(model: NoisePredictor, device: torch.device) -> tuple[NoisePredictor
     names = _trainable(model)
     shared = {id(p): nn.Parameter(p.detach().to(device), False) for name, p in model.named_parameters() if name not in names}
     flat = all(p.ndim < 5 for p in model.parameters())  # no other network has such an order
-    order = {"memory_format": torch.channels_last} if device.type == "cuda" and flat else {}  # on CPUs it made diffusers' networks 5 % slower
+    order: dict[str, Any] = {"memory_format": torch.channels_last} if device.type == "cuda" and flat else {}  # on CPUs it made diffusers' networks 5 % slower
     averaged, trained = (copy.deepcopy(model, dict(shared)).to(device, **order) for _ in range(2))
     for name, p in trained.named_parameters():
         p.requires_grad_(name in names)
@@ -358,7 +360,7 @@ def _fixed(model: nn.Module) -> set[str]:
     return {name for name, p in model.named_parameters() if not p.requires_grad}
 
 
-def _plain(model: NoisePredictor) -> NoiseModel:
+def _plain(model: NoisePredictor) -> NoisePredictor | AtPrior:
     """The model as eps_hat(x_t, t): a prior-conditioned one at prior 0, where nothing is kept out."""
     return model if getattr(model.network, "config", {}).get("prior_max") is None else model.at(0.0)
 
@@ -385,7 +387,7 @@ def batch_risk(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor, t: T
     return pu_risk(loss_u, loss_s, prior)
 
 
-def loss_levels(model: NoisePredictor, images: Tensor, n_levels: int = 25, n_images: int = 64) -> Tensor:
+def loss_levels(model: NoisePredictor | AtPrior, images: Tensor, n_levels: int = 25, n_images: int = 64) -> Tensor:
     """The mean denoising loss at every level 0 … T-1, [T]: measured at `n_levels` levels on the first `n_images` images, linear between.
 
     Raises:
@@ -505,7 +507,7 @@ def _losses(
     losses = together(_call(losses_of, mine, at_once), accelerator)
     if isinstance(levels, RunningLevels):
         levels.update(t[:n], losses[:n])
-    loss_s = losses[n:] if levels is None else torch.minimum(losses[n:], settings.cap * levels(t[n:]))
+    loss_s = losses[n:] if levels is None or settings.cap is None else torch.minimum(losses[n:], settings.cap * levels(t[n:]))
     return losses[:n], loss_s, *([prior[n:]] if settings.prior_max is not None else [])
 
 
@@ -528,7 +530,8 @@ def draw_batch(images: Tensor, n: int, settings: Settings, step: int, stream: in
     noise = torch.randn(n, *images.shape[1:], generator=generator)
     x0 = distort(images[rows], generator, settings.distort) if settings.distort else images[rows]
     prior = draw_priors(n, settings.prior_max or 0.0, generator)
-    return x0, *(_to(drawn, images.device) for drawn in (t, noise, prior))
+    t, noise, prior = (_to(drawn, images.device) for drawn in (t, noise, prior))
+    return x0, t, noise, prior
 
 
 def _to(drawn: Tensor, device: torch.device) -> Tensor:
@@ -617,8 +620,8 @@ def average(averaged: nn.Module, trained: nn.Module, decay: float) -> nn.Module:
     for slow, fast in zip(averaged.parameters(), trained.parameters()):
         if slow is not fast:  # else it is shared, as it is not trained
             slow.lerp_(fast, 1 - decay)
-    for slow, fast in zip(averaged.buffers(), trained.buffers()):
-        slow.copy_(fast)
+    for kept, new in zip(averaged.buffers(), trained.buffers()):
+        kept.copy_(new)
     return averaged
 
 
@@ -632,9 +635,10 @@ def _check_weights(weights, unlabeled: Tensor, sensitive: Tensor | None) -> tupl
             n = 0 if images is None else len(images)
             raise ValueError(f"weights of {name} must be one finite number >= 0 for each of the {n} images; got {list(weight.shape)}")
         checked.append(None if weight is None else weight.detach().float().cpu())
-    if checked[0] is None:
+    weight_u, weight_s = checked
+    if weight_u is None:
         raise ValueError("weights of unlabeled must be given; use weights=None for none at all")
-    return tuple(checked)
+    return weight_u, weight_s
 
 
 def _check_processes(n: int, settings: Settings, sensitive: Tensor | None) -> None:
@@ -722,8 +726,8 @@ def resume(checkpoint, first: bool, *run) -> int:
         except DataError as error:
             damaged.append((path, error))
             continue
-        for other, error in damaged:
-            pass_over(other, error, first)
+        for other, fault in damaged:
+            pass_over(other, fault, first)
         return load_checkpoint(path, *content, *run)
     if damaged:
         raise damaged[0][1]
@@ -807,7 +811,7 @@ def _task(model: NoisePredictor, unlabeled: Tensor, sensitive: Tensor | None, ob
 
 def new_model(
     widths: tuple[int, int] = (32, 96),
-    prediction: str = "v",
+    prediction: Prediction = "v",
     schedule: str = "cosine",
     T: int = 1000,
     seed: int = 0,

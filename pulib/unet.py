@@ -1,6 +1,7 @@
 """The small U-Net of the course: two resolutions, time embedding, one attention layer."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,12 @@ def prior_embedding(prior: Tensor, largest: float, waves: int = 8) -> Tensor:
     return torch.cat([2 * share, angles.sin(), angles.cos()], 1)
 
 
+def _silence(layer: nn.Module) -> None:
+    """Set all weights of a layer to 0: at first it adds nothing."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+
+
 class ResBlock(nn.Module):
     """Two 3x3 convolutions around a shift by the time embedding, plus a shortcut: [B, c_in, h, w] -> [B, c_out, h, w]."""
 
@@ -30,8 +37,7 @@ class ResBlock(nn.Module):
         self.time = nn.Linear(c_time, 2 * c_out)
         self.norm2, self.conv2 = nn.GroupNorm(8, c_out), nn.Conv2d(c_out, c_out, 3, padding=1)
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        _silence(self.conv2)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """[B, c_out, h, w] from `x` [B, c_in, h, w] and the time embedding [B, c_time]."""
@@ -48,8 +54,7 @@ class Attention(nn.Module):
         super().__init__()
         self.norm, self.heads = nn.GroupNorm(8, c), heads
         self.qkv, self.out = nn.Conv2d(c, 3 * c, 1), nn.Conv2d(c, c, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        _silence(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Each pixel with what it gathers from all others, [B, c, h, w]."""
@@ -84,7 +89,7 @@ class UNet(nn.Module):
             raise ValueError(f"widths must be two multiples of 8; got {widths!r}")
         if prior_max is not None and not 0 < prior_max < 1:
             raise ValueError(f"prior_max must be in (0, 1), or None; got {prior_max!r}")
-        self.config = {"channels": channels, "widths": list(widths), "prior_max": prior_max}
+        self.config: dict[str, Any] = {"channels": channels, "widths": list(widths), "prior_max": prior_max}
         a, b = widths
         c_time = 2 * b
         self.time = nn.Sequential(nn.Linear(a, c_time), nn.SiLU(), nn.Linear(c_time, c_time), nn.SiLU())
@@ -97,8 +102,7 @@ class UNet(nn.Module):
         self.norm, self.leave = nn.GroupNorm(8, a), nn.Conv2d(a, 4 * channels, 3, padding=1)
         if prior_max is not None:
             self.prior = nn.Sequential(nn.Linear(17, c_time), nn.SiLU(), nn.Linear(c_time, c_time))
-            nn.init.zeros_(self.prior[2].weight)
-            nn.init.zeros_(self.prior[2].bias)
+            _silence(self.prior[2])
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: Tensor, prior: Tensor | None = None) -> Tensor:
@@ -110,7 +114,8 @@ class UNet(nn.Module):
         if x.shape[-1] % 4 or x.shape[-2] % 4:
             raise ValueError(f"image height and width must be divisible by 4; got {tuple(x.shape[-2:])}")
         time = self.time(time_embedding(t, self.config["widths"][0]))
-        if self._conditioned(prior):
+        self._check_prior(prior)
+        if prior is not None:
             time = time + self.prior(prior_embedding(prior, self.config["prior_max"]))
         x0 = self.enter(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         x1 = self.down1(x0, time)
@@ -121,11 +126,10 @@ class UNet(nn.Module):
         h = self.up2(torch.cat([h, x1], 1), time)
         return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), 2)
 
-    def _conditioned(self, prior: Tensor | None) -> bool:
+    def _check_prior(self, prior: Tensor | None) -> None:
         largest = self.config["prior_max"]
         if (largest is None) != (prior is None):
             allowed = "None, as this network has no prior_max" if largest is None else f"one number in [0, {largest:.4g}] per image"
             raise ValueError(f"prior must be {allowed}; got {prior!r}")
         if prior is not None and not (prior.min() >= 0 and prior.max() <= largest * (1 + 1e-6)):
             raise ValueError(f"prior must be in [0, {largest:.4g}]; got {prior.min():.4g} … {prior.max():.4g}")
-        return prior is not None

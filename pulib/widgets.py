@@ -94,8 +94,7 @@ def live(frames: DrawFrames, label: str, value: float, low: float, high: float, 
             list(show(change["new"]))
 
     def draw(value: float) -> tuple[Picture, str]:
-        last = [frame for frame in frames(value) if frame.picture is not None][-1]
-        return last.picture, last.caption
+        return [(frame.picture, frame.caption) for frame in frames(value) if frame.picture is not None][-1]
 
     next((frame for frame in show(handle.value) if frame.picture is not None), None)
     _try_ends(draw, view, low, high)

@@ -286,6 +286,14 @@ def test_a_damaged_manifest(content, copied, monkeypatch, here):
     assert amiss(checks) == {"data"} and "nothing could be verified" in checks["data"].found
 
 
+def test_a_disk_that_gives_no_reason(monkeypatch):
+    def silent(path, content):
+        raise data.WriteError(None, "no reason")
+
+    monkeypatch.setattr(data, "write_atomic", silent)
+    assert doctor.check_writing()[:2] == ("failure", f"{data.BUILD} cannot be written (unknown error)")
+
+
 def test_a_full_disk(here, monkeypatch, tried):
     import errno
 

@@ -1,5 +1,7 @@
 """The roads to the normal part: the sieve, the models that steer while drawing, and the tasks of the estimators' table."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -60,6 +62,12 @@ def test_the_sieve_judges_new_images(found):
     assert 90 <= len(kept) <= 105
     with pytest.raises(ValueError, match="images"):
         found(SPLIT.heldout_normal[:0])
+
+
+def test_a_sieve_of_probabilities_alone_judges_nothing_new(found):
+    kept = replace(found, networks=None, odds=None)
+    with pytest.raises(ValueError, match="networks must be there"):
+        rivals.kept_by(kept, SPLIT.heldout_normal)
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.9])

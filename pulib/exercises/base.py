@@ -7,13 +7,14 @@ known mistakes: the one that gives the same wrong numbers, or raises the same er
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Observed = dict[str, Tensor]  # what was looked at -> its value; a name that ends in "?" is a question, 1 for yes and 0 for no
+Observed = Mapping[str, object]  # what was looked at -> its value; a name that ends in "?" is a question, 1 for yes and 0 for no
+Values = dict[str, Tensor]  # the same, as float64 tensors
 
 
 class NotAttempted(Exception):
@@ -75,24 +76,24 @@ def judge(exercise: Exercise, answer: Callable) -> Verdict:
     return Verdict("wrong", raised(seen) if isinstance(seen, Exception) else difference(seen, right, exercise.tolerance))
 
 
-def attempt(exercise: Exercise, answer: Callable) -> Observed | Exception:
+def attempt(exercise: Exercise, answer: Callable) -> Values | Exception:
     """What an answer makes of the exercise's inputs, or the error that stopped it."""
     return _tried(exercise, _returning(answer))
 
 
-def observe(exercise: Exercise, candidate: Callable) -> Observed:
+def observe(exercise: Exercise, candidate: Callable) -> Values:
     """What a candidate makes of the exercise's inputs, as float64 tensors."""
     return {name: as_tensor(value) for name, value in exercise.observe(candidate).items()}
 
 
-def _tried(exercise: Exercise, candidate: Callable) -> Observed | Exception:
+def _tried(exercise: Exercise, candidate: Callable) -> Values | Exception:
     try:
         return observe(exercise, candidate)
     except Exception as error:  # whatever a learner's code may raise; a mistake need not run on every input either
         return error
 
 
-def _same(a: Observed | Exception, b: Observed | Exception, tolerance: float) -> bool:
+def _same(a: Values | Exception, b: Values | Exception, tolerance: float) -> bool:
     """The same values, or the same error."""
     if isinstance(a, Exception) or isinstance(b, Exception):
         return type(a) is type(b) and str(a) == str(b)
@@ -202,7 +203,7 @@ def as_tensor(value: object) -> Tensor:
     return torch.as_tensor(value).detach().double()
 
 
-def agree(seen: Observed, right: Observed, tolerance: float) -> bool:
+def agree(seen: Values, right: Values, tolerance: float) -> bool:
     """Are all observed values the same, up to the tolerance?"""
     pairs = [(seen[name], right[name]) for name in right]
     return all(a.shape == b.shape and torch.allclose(a, b, tolerance, tolerance, equal_nan=True) for a, b in pairs)
@@ -221,7 +222,7 @@ RELATIONS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
 )
 
 
-def difference(seen: Observed, right: Observed, tolerance: float) -> str:
+def difference(seen: Values, right: Values, tolerance: float) -> str:
     """What tells `seen` from `right`, in words: shape, a rule that makes one of the other, or the value that differs most."""
     name = next(name for name in right if not agree(seen, {name: right[name]}, tolerance))
     mine, true = seen[name], right[name]
@@ -240,10 +241,11 @@ def difference(seen: Observed, right: Observed, tolerance: float) -> str:
     return f'in the test "{name}" your result {"is" if mine.numel() == 1 else "holds"} {value:.5g} where {expected:.5g} was expected'
 
 
-def _numbers(seen: Observed, right: Observed) -> tuple[Tensor, Tensor]:
+def _numbers(seen: Values, right: Values) -> tuple[Tensor, Tensor]:
     """All single numbers that were seen, and the right ones, without the answers to questions."""
     names = [name for name in right if right[name].ndim == seen[name].ndim == 0 and not name.endswith("?")]
-    return tuple(torch.stack([of[name] for name in names]) if names else torch.zeros(0) for of in (seen, right))
+    mine, true = (torch.stack([of[name] for name in names]) if names else torch.zeros(0) for of in (seen, right))
+    return mine, true
 
 
 def relation(mine: Tensor, true: Tensor) -> str | None:

@@ -365,7 +365,8 @@ def observe_estimate(f) -> Observed:
     }
     right = same(clipped["with a bad prediction, cut to [-1, 1]"], call(diffusion.estimate_x0, xt, guess, i.t, i.schedule))
     largest = call(f, xt, guess, i.t, i.schedule).abs().max() if right else 1.0
-    return clipped | {
+    return {
+        **clipped,
         "the largest pixel, whatever its sign": largest,
         "are x_t and the noise left as they were?": tidy(f, diffusion.estimate_x0, xt, guess, i.t, i.schedule),
     }
@@ -424,7 +425,7 @@ ESTIMATE = Exercise(
         Mistake("the two factors have changed places", estimate(lambda xt, e, a, s: (xt - a * e) / s)),
         Mistake("this is (1.9), the mean of a single step back; here all noise goes at once, so solve (1.2)", mean_of_a_step),
         Mistake("beta_t is the noise of one step; x_t holds the noise of all steps up to t, so solve (1.2)", with_beta_of_a_step),
-        Mistake("you squashed the estimate; clamp leaves values inside [-1, 1] as they are", lambda *args: diffusion.estimate_x0(*args, clip=False).tanh()),
+        Mistake("you squashed the estimate; clamp leaves values inside [-1, 1] as they are", lambda xt, e, t, schedule: diffusion.estimate_x0(xt, e, t, schedule, False).tanh()),
         *off_by_one(diffusion.estimate_x0),
         *of_every_level(),
         *rooted_twice(lambda signal, sigma: estimate(lambda xt, e, a, s: solved(xt, e, signal(a**2), sigma(a**2)))),

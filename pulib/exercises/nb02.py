@@ -157,7 +157,7 @@ def at_least_zero(v):
 
 def without_slope_in(names: tuple[str, ...]) -> Mistake:
     """Right values, but nothing passes through these corrections."""
-    rules = {"none": same, "clip": at_least_zero, "abs": torch.abs}
+    rules: dict[str, Callable[[Tensor], Tensor]] = {"none": same, "clip": at_least_zero, "abs": torch.abs}
     where = "them" if names == KINDS else f"your {' and '.join(names)}"
     says = f"the values are right, but no slope passes through {where}, and training needs one: do without .item() and .detach()"
     return Mistake(says, lambda v, name: rules[name](v.detach() if name in names else v))
@@ -201,7 +201,7 @@ def observe_pu_risk(f) -> Observed:
     return seen
 
 
-def parts(u: Tensor, s: Tensor, prior: float, name: str) -> tuple[Tensor, Tensor]:
+def parts(u: Tensor, s: Tensor, prior: float, name: risk.Correction) -> tuple[Tensor, Tensor]:
     """The mean loss of calling S sensitive, and the corrected inner term."""
     return risk.sensitive_loss(s).mean(), risk.correct(risk.normal_part(u, s, prior), name)
 

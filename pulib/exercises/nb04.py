@@ -112,7 +112,7 @@ BALANCE = Exercise(
 
 
 def observe_interval(f) -> Observed:
-    seen = {}
+    seen: dict[str, object] = {}
     for name, k, n, z in (("282 of 300", 282, 300, 1.96), ("none of 10", 0, 10, 1.96), ("10 of 10", 10, 10, 1.96), ("5 of 12, z = 1", 5, 12, 1.0)):
         low, high = ends(f(k, n, z))
         seen |= {f"low end at {name}": low, f"high end at {name}": high}
@@ -232,11 +232,11 @@ def batch() -> SimpleNamespace:
 def observe_batch_risk(f) -> Observed:
     i, seen = batch(), {}
     for name, prior, weight in (("prior 1/11", 1 / 11, 0.7), ("a negative difference", 0.9, 0.7), ("prior 0.3", 0.3, 0.2)):
-        model = NoisePredictor(Slope(weight), cosine_schedule(20), "eps")
-        value = f(model, i.u.clone(), 2 * i.s if prior == 0.9 else i.s.clone(), i.t.clone(), i.noise.clone(), prior)
+        network = Slope(weight)
+        value = f(NoisePredictor(network, cosine_schedule(20), "eps"), i.u.clone(), 2 * i.s if prior == 0.9 else i.s.clone(), i.t.clone(), i.noise.clone(), prior)
         seen[f"risk, {name}"] = value
         reached = isinstance(value, Tensor) and value.ndim == 0 and value.requires_grad
-        seen[f"gradient, {name}"] = torch.autograd.grad(value, model.network.weight)[0] if reached else torch.tensor(math.nan)
+        seen[f"gradient, {name}"] = torch.autograd.grad(value, network.weight)[0] if reached else torch.tensor(math.nan)
     return seen
 
 
@@ -339,7 +339,7 @@ def flat(tensors) -> Tensor:
 
 
 def observe_average(f) -> Observed:
-    seen = {}
+    seen: dict[str, object] = {}
     for decay in (0.9, 0.25):
         averaged, trained = modules()
         given = f(averaged, trained, decay)

@@ -77,6 +77,11 @@ def share(formula, product=torch.mul, of_product=lambda p, ceiling: p.clamp(max=
     return lambda r, c, ceiling=0.9, least=-0.5: of_share(formula(r, c, of_product(product(r, c), ceiling)), least)
 
 
+def uncut(formula, product=torch.mul):
+    """`share` without its cuts."""
+    return share(formula, product, as_it_is, as_it_is)
+
+
 def as_it_is(value: Tensor, bound: float) -> Tensor:
     return value
 
@@ -113,7 +118,7 @@ SHARE = Exercise(
     (
         Mistake("c r is not cut: where it comes near 1 you divide by almost nothing, and above 1 the sign turns; cut it at `ceiling`", share(quotient, of_product=as_it_is)),
         Mistake("s is not cut: beyond c = 1 it runs far below zero; keep it at `least` or above", share(quotient, of_share=as_it_is)),
-        Mistake("neither c r nor s is cut", share(quotient, of_product=as_it_is, of_share=as_it_is)),
+        Mistake("neither c r nor s is cut", uncut(quotient)),
         Mistake("you cut r at `ceiling`; the product c r must be cut", lambda r, c, ceiling, least: ((1 - c) / (1 - c * r.clamp(max=ceiling))).clamp(min=least)),
         Mistake("you cut r at `ceiling`, where the product c r must be cut, and s not at all", lambda r, c, ceiling, least: (1 - c) / (1 - c * r.clamp(max=ceiling))),
         Mistake("you cut c at `ceiling`; the product c r must be cut", lambda r, c, ceiling, least: ((1 - c.clamp(max=ceiling)) / (1 - c.clamp(max=ceiling) * r)).clamp(min=least)),
@@ -132,7 +137,7 @@ SHARE = Exercise(
         Mistake(NOT_OF_U, lambda *args: 1 - rivals.share_of_u(*args)),
         Mistake(NOT_OF_U, share(lambda r, c, p: c * (1 - r) / (1 - p))),
         *(Mistake(says, share(*parts)) for says, parts in WRONG_SHARES.items()),
-        *(Mistake(f"{says} (and mind both cuts)", share(*parts, of_product=as_it_is, of_share=as_it_is)) for says, parts in WRONG_SHARES.items()),
+        *(Mistake(f"{says} (and mind both cuts)", uncut(*parts)) for says, parts in WRONG_SHARES.items()),
     ),
 )
 
@@ -146,7 +151,7 @@ def observe_tails(f) -> Observed:
         "equal scores": (torch.tensor([2.0, 1.0, 3.0, 1.0, 0.0, 1.0]), torch.tensor([3.0, 1.0, 1.0, 2.0])),
         "one score in S": (torch.tensor([0.1, 0.7, 0.3]), torch.tensor([0.3])),
     }
-    seen = {}
+    seen: dict[str, Tensor] = {}
     for name, scores in cases.items():
         h, u, s = three(f(*(g.clone() for g in scores)))
         seen |= {f"thresholds h, {name}": h, f"P_U, {name}": u, f"P_S, {name}": s}
