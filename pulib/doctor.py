@@ -59,13 +59,17 @@ class Check:
 
 def python() -> str:
     """This interpreter, as a shell takes it."""
-    return f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    return quoted(sys.executable)
+
+
+def quoted(path: str | Path) -> str:
+    return f'"{path}"' if " " in str(path) else str(path)
 
 
 def install() -> str:
     """How to install what is missing. `make setup` believes the stamp in its environment, so that must go first."""
     stamp = Path(sys.prefix, ".pulib-installed")
-    return f"in {ROOT}: {python()} -m pip install -e .   (or: {f'rm {stamp} && ' if stamp.exists() else ''}make setup)"
+    return f"in {ROOT}: {python()} -m pip install -e .   (or: {f'rm {quoted(stamp)} && ' if stamp.exists() else ''}make setup)"
 
 
 def reinstall(*names: str) -> str:
@@ -73,8 +77,8 @@ def reinstall(*names: str) -> str:
     wanted = {requirement.name: requirement for requirement in requirements("pulib")}
     local = re.search(r"\+(cpu|cu\d+|rocm[\d.]+|xpu)$", _version("torch") or "") if "torch" in names else None
     source = f" --index-url https://download.pytorch.org/whl/{local[1]}" if local else ""
-    quoted = " ".join(f'"{wanted.get(name, name)}"' for name in names)
-    return f"{python()} -m pip install --force-reinstall {quoted}{source}"
+    ranges = " ".join(f'"{wanted.get(name, name)}"' for name in names)
+    return f"{python()} -m pip install --force-reinstall {ranges}{source}"
 
 
 def restore() -> str:

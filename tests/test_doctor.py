@@ -21,7 +21,8 @@ WANTED = {re.match(r"[\w-]+", line)[0]: line for line in metadata.requires("puli
 ELSEWHERE = r"set PULIB_BUILD=%USERPROFILE%\pu-course\build" if os.name == "nt" else 'export PULIB_BUILD="$HOME/pu-course/build"'
 CLOSE = 'close other programs, and other notebooks with "Shut Down All Kernels" in the Kernel menu of JupyterLab'
 NEED_PULIB = {name for name, (_, needs_pulib) in doctor.CHECKS.items() if needs_pulib}
-REINSTALL = f'{sys.executable} -m pip install --force-reinstall "{WANTED["torch"]}" "{WANTED["torchvision"]}"'
+PYTHON = f'"{sys.executable}"' if " " in sys.executable else sys.executable  # as a shell takes it
+REINSTALL = f'{PYTHON} -m pip install --force-reinstall "{WANTED["torch"]}" "{WANTED["torchvision"]}"'
 SKIPPED = doctor.Check("data", "warning", "skipped, as pulib cannot be imported", "mend packages and loading first, then run the doctor again")
 
 
@@ -64,7 +65,7 @@ def amiss(checks):
 
 
 def sentence(check, *folders):
-    text = f"{check.found} -> {check.mend}".replace(sys.executable, "python").replace(str(ROOT), ".")
+    text = f"{check.found} -> {check.mend}".replace(PYTHON, "python").replace(str(ROOT), ".")
     for folder in folders:
         text = text.replace(str(folder), "")
     return text
@@ -151,7 +152,7 @@ def test_a_check_that_breaks_is_a_failure_of_its_own(here, monkeypatch, tried):
     checks = here()
     assert amiss(checks) == {"port"}
     assert checks["port"].found == "RuntimeError: first line second line"
-    assert checks["port"].mend == f"mend what failed above; if nothing else did, report this with the output of {sys.executable} -m pulib.doctor --json"
+    assert checks["port"].mend == f"mend what failed above; if nothing else did, report this with the output of {PYTHON} -m pulib.doctor --json"
     tried("fault", "doctor: a check breaks", sentence(checks["port"]))
 
 
@@ -168,6 +169,19 @@ def test_python_out_of_range(here, monkeypatch, tried):
     tried("fault", "doctor: Python 3.9", sentence(checks["Python"]))
 
 
+@POSIX
+def test_commands_hold_where_the_folder_has_a_space(tmp_path, monkeypatch):
+    venv = tmp_path / "pu course" / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    (venv / ".pulib-installed").write_text("")
+    monkeypatch.setattr(sys, "executable", str(venv / "bin" / "python"))
+    monkeypatch.setattr(sys, "prefix", str(venv))
+    command = re.search(r"\(or: (rm .+) && make setup\)", doctor.install())[1]
+    assert subprocess.run(command, shell=True).returncode == 0 and not (venv / ".pulib-installed").exists()
+    assert subprocess.run(f"{doctor.python()} -c pass", shell=True).returncode == 0
+
+
 def test_packages_missing_and_out_of_range(here, monkeypatch, tried):
     version = metadata.version
 
@@ -182,8 +196,8 @@ def test_packages_missing_and_out_of_range(here, monkeypatch, tried):
     torch_range, tqdm_range = (WANTED[name].removeprefix(name) for name in ("torch", "tqdm"))
     assert checks["packages"].found == f"2 of {len(WANTED)}: torch 99.0 (needed: {torch_range}), tqdm is missing (needed: {tqdm_range})"
     mend = checks["packages"].mend
-    assert mend.startswith(f"in {ROOT}: {sys.executable} -m pip install -e .   (or: ") and mend.endswith("make setup)")
-    assert (f"rm {Path(sys.prefix, '.pulib-installed')} && " in mend) == Path(sys.prefix, ".pulib-installed").exists()
+    assert mend.startswith(f"in {ROOT}: {PYTHON} -m pip install -e .   (or: ") and mend.endswith("make setup)")
+    assert (re.search(r'rm "?' + re.escape(str(stamp := Path(sys.prefix, ".pulib-installed"))) + '"? && ', mend) is not None) == stamp.exists()
     tried("fault", "doctor: a package missing, another too new", sentence(checks["packages"]))
 
 
@@ -204,7 +218,7 @@ def test_pulib_is_not_installed(here, monkeypatch):
         pytest.param("torch", "import os, signal; os.kill(os.getpid(), signal.SIGILL)", "torch cannot be imported (the process was ended by SIGILL)", REINSTALL, marks=POSIX),
         pytest.param("torch", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "(the process was ended by SIGKILL): most likely the memory was full", CLOSE, marks=POSIX),
         ("torchvision", "raise RuntimeError('operator torchvision::nms does not exist')", "do not go together (RuntimeError: operator torchvision::nms does not exist)", REINSTALL),
-        ("torch", "raise ModuleNotFoundError('No module named torch')", "torch cannot be imported (ModuleNotFoundError: No module named torch)", f"in {ROOT}: {sys.executable} -m pip install -e ."),
+        ("torch", "raise ModuleNotFoundError('No module named torch')", "torch cannot be imported (ModuleNotFoundError: No module named torch)", f"in {ROOT}: {PYTHON} -m pip install -e ."),
     ],
     ids=["broken", "crashing", "killed", "pair", "missing"],
 )
@@ -371,7 +385,7 @@ def test_no_widget_extension(tmp_path, monkeypatch, here, tried):
     monkeypatch.setattr("jupyter_core.paths.jupyter_path", lambda *parts: [str(tmp_path)])
     checks = here()
     assert amiss(checks) == {"widgets"} and checks["widgets"].found == f"JupyterLab's extension {doctor.EXTENSION} is missing: sliders would not show"
-    assert re.fullmatch(re.escape(f"{sys.executable} -m pip install --force-reinstall ") + rf'"{WANTED["ipywidgets"]}" "jupyterlab.widgets~=3\.0\.\d+"', checks["widgets"].mend)
+    assert re.fullmatch(re.escape(f"{PYTHON} -m pip install --force-reinstall ") + rf'"{WANTED["ipywidgets"]}" "jupyterlab.widgets~=3\.0\.\d+"', checks["widgets"].mend)
     tried("fault", "doctor: no widget extension", sentence(checks["widgets"]))
 
 
@@ -390,7 +404,7 @@ def test_a_widget_extension_that_is_switched_off(tmp_path, monkeypatch, here, tr
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path))
     checks = here()
     assert amiss(checks) == {"widgets"} and checks["widgets"].found.endswith(", but it is switched off: sliders would not show")
-    assert checks["widgets"].mend == f"{sys.executable} -m jupyter labextension enable {doctor.EXTENSION}"
+    assert checks["widgets"].mend == f"{PYTHON} -m jupyter labextension enable {doctor.EXTENSION}"
     tried("fault", "doctor: the widget extension is switched off", sentence(checks["widgets"]))
 
 
@@ -402,7 +416,7 @@ def test_no_kernel(tmp_path, monkeypatch, here, tried):
 
     monkeypatch.setattr(KernelSpecManager, "get_kernel_spec", none)
     check = here()["kernel"]
-    assert check == doctor.Check("kernel", "failure", "there is no kernel python3", f"{sys.executable} -m ipykernel install --sys-prefix --name python3")
+    assert check == doctor.Check("kernel", "failure", "there is no kernel python3", f"{PYTHON} -m ipykernel install --sys-prefix --name python3")
     tried("fault", "doctor: no kernel", sentence(check))
 
 
