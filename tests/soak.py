@@ -40,11 +40,10 @@ def one_round() -> None:
 
     split, judge = data.load_pu(), evaluation.load_judge()
     settings = training.Settings(4, batch_unlabeled=16, batch_sensitive=4, precision="no")
-    for record in training.fit(training.load_base(), split.unlabeled, lambda u, s: pu_risk(u, s, split.prior), settings, split.sensitive):
-        pass
-    drawn = diffusion.sample(record.model, 16, steps=8, seed=0)
-    judge.read(drawn)
-    prior.best_bin(drawn[:, 0, 0, 0], drawn[:, 0, 1, 1])
+    *_, record = training.fit(training.load_base(), split.unlabeled, lambda u, s: pu_risk(u, s, split.prior), settings, split.sensitive)
+    drawn = diffusion.sample(record.model, 16, record.model.schedule, steps=8, seed=0)
+    evaluation.read(judge, drawn)
+    prior.fit_classifier(split.unlabeled[:60], split.sensitive[:20], steps=2)
     plots.digits(drawn, alt="digits")
     plt.close("all")
     gc.collect()
