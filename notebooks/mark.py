@@ -33,6 +33,7 @@ from teaching import Card, cards
 
 TIME_LIMIT = 600  # seconds for one submission
 REPORT_BYTES = 20_000_000  # of a report that are read
+KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG")  # of the environment: what Python may need to start
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def run(job: Path, report: Path) -> None:
     from IPython.core.interactiveshell import InteractiveShell
 
     work = json.loads(job.read_text(encoding="utf-8"))
+    report.touch()
     shell = InteractiveShell.instance()
     known: dict[str, object] = {}
     if shell.history_manager is not None:
@@ -99,18 +101,36 @@ def observed(submission: Path, exercises: Sequence[Card], time_limit: float) -> 
     """The last report on each exercise from a process that runs the submission, and whether it ended in time."""
     notebook = nbformat.read(submission, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
-        job, report = Path(folder) / "job.json", Path(folder) / "report.jsonl"
         functions = {card.key: card.function for card in exercises}
-        job.write_text(json.dumps({"cells": cells_to_run(notebook, functions.values()), "functions": functions}), encoding="utf-8")
-        in_time = run_apart([sys.executable, str(Path(__file__).resolve()), "--run", str(job), str(report)], folder, time_limit)
+        report, in_time = run_job(folder, cells_to_run(notebook, functions.values()), functions, time_limit)
         text = report.read_bytes()[:REPORT_BYTES].decode(errors="replace") if report.exists() else ""
     lines = [line for line in map(parsed, text.splitlines()) if line.get("key") in functions]
     return {line["key"]: line for line in lines}, in_time
 
 
+def run_job(folder: str, cells: list[str], functions: dict[str, str], time_limit: float) -> tuple[Path, bool]:
+    """Run cells apart, in a folder; the report, which is there if the process started, and whether it ended in time."""
+    job, report = Path(folder) / "job.json", Path(folder) / "report.jsonl"
+    job.write_text(json.dumps({"cells": cells, "functions": functions}), encoding="utf-8")
+    return report, run_apart([sys.executable, str(Path(__file__).resolve()), "--run", str(job), str(report)], folder, time_limit)
+
+
+def check_apart() -> None:
+    """Look whether a process starts in the environment that submissions get; without this look all would get no points.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report, _ = run_job(folder, [], {}, TIME_LIMIT)
+        if not report.exists():
+            kept = ", ".join(KEPT)
+            raise RuntimeError(f"{sys.executable} does not start with nothing but {kept} of this environment: nothing was marked; set what it needs in one of them")
+
+
 def run_apart(command: list[str], folder: str, time_limit: float) -> bool:
     """Run a command in a process group of its own and end the whole group; whether it was done in time."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT", "LANG") if name in os.environ}
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     env = kept | {"HOME": folder, "IPYTHONDIR": folder, "MPLCONFIGDIR": folder, "PULIB_BUILD": folder}
     nothing = subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
@@ -222,6 +242,12 @@ def main() -> int:
     if options.run:
         run(*options.run)
     failed = 0
+    if options.submissions:
+        try:
+            check_apart()
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
     for path in options.submissions:
         try:
             print(marked(path, options), flush=True)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -286,6 +287,20 @@ def test_the_process_gets_no_environment_of_ours(tmp_path, monkeypatch):
     monkeypatch.setenv("A_SECRET", "x")
     assert mark.run_apart([sys.executable, "-c", "import os; open('names', 'w').write(' '.join(os.environ))"], str(tmp_path), 60)
     assert "A_SECRET" not in (tmp_path / "names").read_text().split()
+
+
+def test_what_python_needs_to_start_is_kept_and_without_it_nothing_is_marked(tmp_path, monkeypatch, capsys):
+    lost = tmp_path / "python"  # one that only starts in the environment in which it was set up
+    lost.write_text(f'#!/bin/sh\n[ -n "$LD_LIBRARY_PATH" ] && exec "{sys.executable}" "$@"\nexit 127\n')
+    lost.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(lost))
+    monkeypatch.setattr(sys, "argv", ["mark.py", str(submission(tmp_path, "smith", {}))])
+    monkeypatch.setenv("LD_LIBRARY_PATH", os.environ.get("LD_LIBRARY_PATH") or "/none")
+    mark.check_apart()
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    assert mark.main() == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(f"{lost} does not start") and "nothing was marked" in said.err and said.err.count("\n") == 1
 
 
 def test_reports_of_a_submission_are_read_with_care():
