@@ -63,6 +63,7 @@ def python() -> str:
 
 
 def quoted(path: str | Path) -> str:
+    """A path, as a shell takes it."""
     return f'"{path}"' if " " in str(path) else str(path)
 
 
