@@ -43,8 +43,10 @@ def read_source(load: Callable, source: Path | str, **options):
     """What `load`, of diffusers, makes of a folder or a name on the hub.
 
     Raises:
-        PipelineError: it makes nothing of it.
+        PipelineError: it makes nothing of it, or the folder holds code, which older diffusers would run (seen in 0.31).
     """
+    if code := sorted(path.name for path in Path(source).rglob("*.py")):
+        raise PipelineError(f"source must be a folder without code of its own, as it could do anything; {str(source)!r} holds {', '.join(code)}")
     try:
         return load(str(source), **options)
     except (OSError, ValueError, SafetensorError) as error:  # what diffusers and the hub's client raise for missing files and no network

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -519,7 +520,11 @@ def _call(losses_of: Callable[..., Tensor], batch: list[Tensor], at_once: int) -
     """
     if at_once >= len(batch[0]):
         return losses_of(*batch)
-    return torch.cat([recomputed(losses_of, *part, use_reentrant=False) for part in zip(*(x.split(at_once) for x in batch))])
+    try:
+        return torch.cat([recomputed(losses_of, *part, use_reentrant=False) for part in zip(*(x.split(at_once) for x in batch))])
+    except BaseException as error:  # torch 2.9 goes on computing again, whatever is trained, until this frame of its own is gone
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def draw_batch(images: Tensor, n: int, settings: Settings, step: int, stream: int, density: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

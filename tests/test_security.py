@@ -143,7 +143,7 @@ def test_code_in_the_folder_of_a_pipeline_does_not_run(load, part, tmp_path):
     file.write_text(f"open({str(ran)!r}, 'w')\nclass UNet2DModel: pass\nclass DDPMPipeline: pass\n")
     named = {"_class_name": "DDPMPipeline" if part != "pipeline.py" else ["pipeline", "DDPMPipeline"], "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["stranger", "UNet2DModel"]}
     (folder / "model_index.json").write_text(json.dumps(named))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=f"without code of its own, .* holds {file.name}"):
         load(folder, local_files_only=True)
     assert not ran.exists()
 
