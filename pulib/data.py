@@ -186,10 +186,7 @@ def read_verified(name: str) -> bytes:
         raise DataError(f"{name} is not listed in {DATA / 'manifest.json'}; allowed: {known}")
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise DataError(
-            f"{path} is corrupt: its SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…; "
-            f"{RESTORED}"
-        )
+        raise DataError(f"{path} is corrupt: its SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…; {RESTORED}")
     return content
 
 
@@ -382,6 +379,17 @@ def check_number(value: float, name: str, low: float = -math.inf) -> float:
     """
     if not is_number(value) or not -math.inf < value < math.inf or value < low:
         raise ValueError(f"{name} must be a finite number{f' >= {low:g}' if low > -math.inf else ''}; got {value!r}")
+    return float(value)
+
+
+def check_share(value: float, name: str) -> float:
+    """`value` as a float.
+
+    Raises:
+        ValueError: it is not a number in [0, 1].
+    """
+    if not is_number(value) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1]; got {value!r}")
     return float(value)
 
 

@@ -6,7 +6,7 @@ A model that does not *draw* sensitive images from noise may still *complete* or
 import torch
 from torch import Tensor
 
-from .data import check_count, is_number, seeded
+from .data import check_count, check_share, seeded
 from .diffusion import NoiseModel, Schedule, add_noise, ddim_sampler, estimate_x0, step_back, timesteps
 
 
@@ -106,8 +106,7 @@ def between_noises(a: Tensor, b: Tensor, share: float) -> Tensor:
     Raises:
         ValueError: share outside [0, 1], or shapes that differ.
     """
-    if not is_number(share) or not 0 <= share <= 1:
-        raise ValueError(f"share must be in [0, 1]; got {share!r}")
+    check_share(share, "share")
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"a and b must have one shape [B, ...]; got {list(a.shape)} and {list(b.shape)}")
     flat_a, flat_b = a.flatten(1), b.flatten(1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .data import check_count, check_number, check_positive, check_prior, is_number, seeded
+from .data import check_count, check_number, check_positive, check_prior, check_share, is_number, seeded
 from .diffusion import NoiseModel, Schedule, noise_of_normal
 
 
@@ -66,8 +66,7 @@ def mix(a: Mixture, b: Mixture, share: float) -> Mixture:
     Raises:
         ValueError: the standard deviations differ, or share is not in [0, 1].
     """
-    if not is_number(share) or not 0 <= share <= 1:
-        raise ValueError(f"share must be in [0, 1]; got {share!r}")
+    check_share(share, "share")
     if a.std != b.std:
         raise ValueError(f"std must be the same in both mixtures; got {a.std} and {b.std}")
     weights = torch.cat([(1 - share) * a.weights, share * b.weights])

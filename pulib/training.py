@@ -38,6 +38,7 @@ from .data import (
     check_positive,
     check_prior,
     check_seed,
+    check_share,
     check_writable,
     distort,
     read_file,
@@ -620,8 +621,7 @@ def average(averaged: nn.Module, trained: nn.Module, decay: float) -> nn.Module:
     Raises:
         ValueError: decay is not in [0, 1].
     """
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay must be in [0, 1]; got {decay!r}")
+    check_share(decay, "decay")
     for slow, fast in zip(averaged.parameters(), trained.parameters()):
         if slow is not fast:  # else it is shared, as it is not trained
             slow.lerp_(fast, 1 - decay)

@@ -33,8 +33,6 @@ def resident() -> float:
 
 def one_round() -> None:
     """Load, train, draw, judge, draw a figure, and take them away again."""
-    import matplotlib.pyplot as plt
-
     from pulib import data, diffusion, evaluation, plots, prior, training
     from pulib.risk import pu_risk
 
@@ -45,7 +43,6 @@ def one_round() -> None:
     evaluation.read(judge, drawn)
     prior.fit_classifier(split.unlabeled[:60], split.sensitive[:20], steps=2)
     plots.digits(drawn, alt="digits")
-    plt.close("all")
     gc.collect()
 
 

@@ -133,11 +133,14 @@ def play_kill_runs(path: str, number: str, tries: str) -> None:
     The moments count from the start of the run and, every other time, from its first checkpoint, however slow the machine is.
     """
     checkpoint, chance, steps, ends = Path(path), random.Random(int(number)), [0], []
+
+    def written() -> int:
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
     for i in range(int(tries)):
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        before, end = written(), time.monotonic() + 60
         child = forked(lambda: list(run(checkpoint)))
-        end = time.monotonic() + 60
-        while i % 2 and steps[-1] < STEPS and time.monotonic() < end and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+        while i % 2 and steps[-1] < STEPS and time.monotonic() < end and written() == before:
             time.sleep(0.001)
         time.sleep(chance.uniform(0.0, 0.1) if i % 2 else chance.uniform(0.03, 0.25))
         os.kill(child, int(number))
