@@ -30,10 +30,11 @@ lab: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-# all tests with the lowest and the newest versions that pyproject.toml admits, in environments of their own: make test-lowest PYTHON=python3.10
+# all tests, and those that take minutes each, with the lowest and the newest versions that pyproject.toml admits, in environments of their own:
+# make test-lowest PYTHON=python3.10
 test-lowest test-latest:
 	@$(PYTHON) -I notebooks/install.py --venv .venv-$(@:test-%=%) --$(@:test-%=%)
-	.venv-$(@:test-%=%)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	PULIB_LONG=1 .venv-$(@:test-%=%)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 course: setup
 	$(BIN)/python notebooks/course.py $(NB)

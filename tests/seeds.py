@@ -18,7 +18,7 @@ from build import notebooks  # noqa: E402
 from course import execute  # noqa: E402
 from pulib.data import BUILD, write_atomic  # noqa: E402
 
-OTHERS = {
+OTHERS: dict[str, dict[str, list]] = {
     "01_ddpm": {"seed": [1, 2, 3, 4, 5], "normal": ["odd", "even", "odd", "even", "odd"], "train_steps": [1500, 1000, 2000, 1200, 1500]},
     "02_pu_risk": {"seed": [1, 2, 3, 4, 5], "prior": [0.05, 0.15, 0.4, 0.5, 0.6]},
     "03_negative_elbo": {"seed": [1, 2, 3, 4, 5], "prior": [0.05, 0.1, 0.15, 0.3, 0.4], "normal": ["odd", "even", "odd", "even", "odd"]},

@@ -4,18 +4,21 @@
     python tests/soak.py 20 --course   # the notebooks, each in its own process, as make course
     python tests/soak.py 20 --rounds   # the heart of the course, N rounds in one process: a leak of the library itself shows here
 
-Writes build/soak/<what>.json after each round: seconds, exit status, peak memory in MB.
+Writes build/soak/<what>.json after each round: commit, seconds, exit status, peak memory in MB. Stopped and started again at the same commit,
+with nothing changed, the tests and the course go on with the rounds that are missing. What a round that failed printed lies beside.
 """
 
 import argparse
 import gc
 import json
-import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from pulib.data import BUILD, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
@@ -56,14 +59,29 @@ def rounds(n: int) -> list[dict]:
     return found
 
 
-def repeat(what: str, n: int):
-    """Yield what `n` runs of a command took; the memory is the largest of all its processes (`wait4` of a process of its own each)."""
-    for i in range(n):
+def commit() -> str:
+    """The commit of this folder; with "-dirty" where files differ from it."""
+    return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def before(file: Path) -> list[dict]:
+    """The rounds of an earlier call, where it ran this very commit."""
+    now = commit()
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() and not now.endswith("-dirty") else []
+    return found if all(row.get("commit") == now for row in found) else []
+
+
+def repeat(what: str, first: int, n: int, folder: Path) -> Iterator[dict]:
+    """Yield what the runs of a command took, from round `first` + 1 to `n`, and keep in `folder` what failing ones printed; the memory is the largest of all its processes (`wait4` of a process of its own each)."""
+    for i in range(first, n):
         start = time.time()
         worker = "import resource, subprocess, sys; s = subprocess.run(sys.argv[1:]).returncode; print(s, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-        run = subprocess.run([sys.executable, "-c", worker, *COMMANDS[what]], cwd=ROOT, env=os.environ | {"PULIB_LONG": "1"}, stdout=subprocess.PIPE, text=True)
-        status, kilobytes = map(int, run.stdout.splitlines()[-1].split())
-        yield {"round": i + 1, "seconds": round(time.time() - start, 1), "status": status, "mb": round(kilobytes / 1024, 1), "last": run.stdout.splitlines()[-2]}
+        run = subprocess.run([sys.executable, "-c", worker, *COMMANDS[what]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        *printed, last = run.stdout.splitlines()
+        status, kilobytes = map(int, last.split())
+        if status:
+            write_atomic(folder / f"{what}_{i + 1}.txt", run.stdout.encode())
+        yield {"round": i + 1, "commit": commit(), "seconds": round(time.time() - start, 1), "status": status, "mb": round(kilobytes / 1024, 1), "last": printed[-1]}
 
 
 def main() -> int:
@@ -73,13 +91,12 @@ def main() -> int:
     parser.add_argument("--rounds", action="store_true")
     arguments = parser.parse_args()
     what = "rounds" if arguments.rounds else "course" if arguments.course else "tests"
-    from pulib.data import BUILD, write_atomic
-
-    found = []
-    for row in rounds(arguments.n) if arguments.rounds else repeat(what, arguments.n):
+    file = BUILD / "soak" / f"{what}.json"
+    found = [] if arguments.rounds else before(file)[: arguments.n]
+    for row in rounds(arguments.n) if arguments.rounds else repeat(what, len(found), arguments.n, file.parent):
         found.append(row)
         print(json.dumps(row), flush=True)
-        write_atomic(BUILD / "soak" / f"{what}.json", (json.dumps(found, indent=2) + "\n").encode())
+        write_atomic(file, (json.dumps(found, indent=2) + "\n").encode())
     failed, growth = sum(row["status"] != 0 for row in found), found[-1]["mb"] / found[0]["mb"]
     print(f"{what}: {len(found)} rounds, {failed} failed; memory of the last over that of the first: {growth:.3f}")
     return int(failed > 0 or growth > SLACK)

@@ -38,7 +38,7 @@ laptop, pulib.scale.SHORT = pulib.scale.EXPERIMENTS["laptop"], 1  # of 08: check
 laptop.settings["checkpoint_every"], laptop.drawing["steps"] = 1, 3
 """
 QUICK = ["02_pu_risk", "03_negative_elbo"]
-LONG = pytest.mark.skipif(not os.environ.get("PULIB_LONG"), reason="four minutes of one core; PULIB_LONG=1, which make soak sets, runs it")
+LONG = pytest.mark.skipif(not os.environ.get("PULIB_LONG"), reason="four minutes of one core; PULIB_LONG=1, which make test-latest and make test-lowest set, runs it")
 VIEW = "next(part for part in made[-1].children if hasattr(part, 'value') and 'figure' in part.value)"
 PATIENCE = 120
 

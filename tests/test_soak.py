@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+import soak
 
-SOAK = Path(__file__).with_name("soak.py")
+SOAK = Path(soak.__file__)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of the process from /proc")
@@ -20,3 +21,24 @@ def test_memory_is_flat_over_rounds_in_one_process(tmp_path):
     memory = [row["mb"] for row in found]
     assert len(found) == 9 and run.stdout.splitlines()[-1].startswith("rounds: 9 rounds, 0 failed"), run.stderr
     assert median(memory[-3:]) < 1.05 * median(memory[:3]), memory
+
+
+def test_rounds_go_on_where_they_were_stopped_at_the_same_commit(tmp_path, monkeypatch, capsys):
+    def after(n: int, code: str, commit: str) -> list[dict]:
+        monkeypatch.setattr(sys, "argv", ["soak.py", str(n)])
+        monkeypatch.setitem(soak.COMMANDS, "tests", [sys.executable, "-c", code])
+        monkeypatch.setattr(soak, "commit", lambda: commit)
+        status = soak.main()
+        found = json.loads((tmp_path / "soak" / "tests.json").read_text())
+        assert status == any(row["status"] for row in found)
+        return found
+
+    monkeypatch.setattr(soak, "BUILD", tmp_path)
+    monkeypatch.setattr(soak, "SLACK", 2)  # of so small a process
+    first = after(1, "print('7 passed')", "1a2b3c")
+    assert [(row["round"], row["status"], row["last"]) for row in first] == [(1, 0, "7 passed")]
+    more = after(3, "import sys; print('what failed'); sys.exit('1 failed')", "1a2b3c")
+    assert more[:1] == first and [(row["round"], row["status"]) for row in more[1:]] == [(2, 1), (3, 1)]
+    assert (tmp_path / "soak" / "tests_2.txt").read_text().startswith("what failed")
+    assert [row["round"] for row in after(2, "print('7 passed')", "4d5e6f")] == [1, 2]
+    assert len(after(1, "print('7 passed')", "4d5e6f-dirty")) == 1
