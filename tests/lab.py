@@ -106,13 +106,13 @@ class Lab:
         self.process.wait(PATIENCE / 1000)
 
 
-def until(read, what: str, seconds: float = PATIENCE / 1000, failed=lambda: ""):
-    """Ask `read` until it gives something true, and return that."""
+def until(read, what: str, seconds: float = PATIENCE / 1000, failed=lambda: "", pause: float = 0.05):
+    """Ask `read`, with a pause of some seconds between, until it gives something true, and return that."""
     end = time.monotonic() + seconds
     while not (found := read()):
         assert not (problem := failed()), f"while waiting for {what}: {problem}"
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return found
 
 
@@ -159,7 +159,7 @@ class Page:
         self.tab.on("pageerror", lambda error: self.problems.append(f"page: {error}"))
         self.tab.on("request", lambda request: self._is_local(request.url) or self.problems.append(f"network: {request.url}"))
         self.tab.goto(f"{lab.url}lab/tree/{name}?token={TOKEN}&reset", timeout=PATIENCE)
-        self.notebook = self.tab.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
+        self.notebook = self.tab.locator("css:light=.jp-NotebookPanel:not(.lm-mod-hidden)")  # light: else all elements of a page are looked through for shadow roots, each time
         # the notebook's own indicator is idle for a moment without a kernel, and what is run then is dropped
         expect(self.tab.locator("#jp-main-statusbar")).to_contain_text(re.compile(r"\(ipykernel\) \| Idle"), timeout=PATIENCE)
         expect(self.notebook.locator(".jp-Cell")).to_have_count(len(self.cells), timeout=PATIENCE)
@@ -171,25 +171,26 @@ class Page:
         return url.startswith((self.lab.url, self.lab.url.replace("http", "ws", 1), "data:", "blob:"))
 
     def cell(self, index: int):
-        return self.notebook.locator(".jp-Cell").nth(index)
+        return self.notebook.locator("css:light=.jp-Cell").nth(index)
 
     def run_all(self, seconds: float) -> None:
         """Run all cells and see that each came to its end without an error."""
         self.tab.get_by_role("menuitem", name="Run", exact=True).click()
         self.tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        last = self.notebook.locator(".jp-CodeCell .jp-InputPrompt").last  # stays empty when an earlier cell failed
-        error = self.notebook.locator(".jp-OutputArea-output", has_text="Traceback (most recent call last)")
+        last = self.notebook.locator("css:light=.jp-CodeCell .jp-InputPrompt").last  # stays empty when an earlier cell failed
+        error = self.notebook.locator("css:light=.jp-OutputArea-output", has_text="Traceback (most recent call last)")
         until(
-            lambda: re.search(r"\[\d+\]", last.inner_text()),
+            lambda: re.search(r"\[\d+\]", last.text_content()),
             "the last cell to end",
             seconds,
             failed=lambda: error.count() and error.first.inner_text(),
+            pause=1,  # looking takes the browser as much time as a cell takes the kernel
         )
         self.see_no_problem()
 
     def see_no_problem(self) -> None:
         for words in ("Traceback (most recent call last)", "Error displaying widget", "Click to show javascript error"):
-            assert not self.notebook.locator(".jp-OutputArea-output", has_text=words).count(), words
+            assert not self.notebook.locator("css:light=.jp-OutputArea-output", has_text=words).count(), words
         assert not self.problems, "\n".join(self.problems)
 
     def close(self) -> None:
