@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -188,6 +189,8 @@ def isolated() -> str:
         return "needs root, to take root and the network away"
     if any(shutil.which(tool) is None for tool in ("unshare", "setpriv", "git", "make")):
         return "needs unshare and setpriv"
+    if not Requirement(install.SETUPTOOLS).specifier.contains(metadata.version("setuptools")):
+        return f"needs {install.SETUPTOOLS} in this environment, which make setup would have brought"
     return "" if subprocess.run(["unshare", "-nm", "true"], capture_output=True).returncode == 0 else "namespaces are not permitted here"
 
 
