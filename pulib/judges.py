@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 from torchvision.models import ResNet18_Weights, resnet18
 
 from .data import DataError, check_count, read_file, sha256, to_bytes
@@ -101,6 +100,8 @@ def inception() -> nn.Module | None:
     path = _in_hub(URL_INCEPTION_V3)
     if path is None:
         return None
+    from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds to load
+
     try:
         metric = FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(path))  # a path, or it would download
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

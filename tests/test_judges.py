@@ -198,14 +198,14 @@ def test_inception_is_there_only_with_its_weights(hub, monkeypatch):
     assert judges.inception() is None
     (hub / "weights-0000.pth").write_bytes(b"weights")
     asked = {}
-    monkeypatch.setattr(judges, "FrechetInceptionDistance", lambda **given: asked.update(given) or types.SimpleNamespace(inception=nn.Flatten()))
+    monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance", lambda **given: asked.update(given) or types.SimpleNamespace(inception=nn.Flatten()))
     assert isinstance(judges.inception(), nn.Flatten)
     assert asked == {"feature": 2048, "feature_extractor_weights_path": str(hub / "weights-0000.pth")}
 
     def corrupt(**given):
         raise EOFError("cut short")
 
-    monkeypatch.setattr(judges, "FrechetInceptionDistance", corrupt)
+    monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance", corrupt)
     with pytest.raises(DataError, match="weights-0000.pth is corrupt"):
         judges.inception()
 
