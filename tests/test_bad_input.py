@@ -32,6 +32,7 @@ DIGITS = torch.zeros(6, 1, 28, 28)
 LEVELS = torch.zeros(6).long()
 ONE = torch.ones(1)
 NAN = float("nan")
+LINEAR = diffusion.linear_schedule(10)
 EVERYWHERE = torch.tensor(True)
 SHORT = {"batch_unlabeled": 2, "batch_sensitive": 1, "precision": "no"}
 JUDGE = "weights/judge.safetensors"
@@ -480,6 +481,14 @@ CASES = [
     ("way beyond a noise", lambda b: probes.between_noises(IMAGES, IMAGES, 1.5), ValueError, ["share must be in [0, 1]", "got 1.5"]),
     ("seed to inpaint", lambda b: probes.inpaint(lambda xt, t: xt, IMAGES, EVERYWHERE, diffusion.linear_schedule(10), 2, "a"), ValueError, ["seed must be", "'a'"]),
     ("noises of other shapes", lambda b: probes.between_noises(IMAGES, IMAGES[:1], 0.5), ValueError, ["a and b must have one shape [B, ...]", "[1, 1, 8, 8]"]),
+    # what rivals, front and training refuse
+    ("no scores of S", lambda b: rivals.leftover_prior(ONE, ONE[:0], 0.1, 0.5), ValueError, ["r_u and r_s must hold at least one image each", "got 1 and 0"]),
+    ("threshold that none passes", lambda b: rivals.leftover_prior(ONE, ONE, 0.1, 0.5), ValueError, ["threshold must let some image of U pass", "got 0.5"]),
+    ("classifier of nothing", lambda b: next(rivals.noisy_classifier(data.load_pu(), 0, LINEAR, Settings(1))), ValueError, ["prior must be in (0, 1)"]),
+    ("base of another split", lambda b: rivals.base_of(data.load_pu(seed=1)), ValueError, ["split must be of seed 0", "got seed 1"]),
+    ("front of unequal rows", lambda b: evaluation.on_front(torch.ones(2), ONE), ValueError, ["nsr and frechet must be vectors of one length", "[2] and [1]"]),
+    ("level of a cap", lambda b: Settings(1, cap_level="end"), ValueError, ["cap_level must be 'start' or 'running'", "got 'end'"]),
+    ("compiled or not", lambda b: Settings(1, compile="yes"), ValueError, ["compile must be True or False", "got 'yes'"]),
     # estimating the prior
     ("scores of none", lambda b: prior.best_bin(ONE[:0], ONE), ValueError, ["score_u must be a vector of at least one score", "[0]"]),
     ("scores as a list", lambda b: prior.best_bin(ONE, [0.1]), ValueError, ["score_s must be a vector", "got list"]),
