@@ -403,11 +403,6 @@ def checks() -> Iterator[Check]:
         yield check
 
 
-def diagnose() -> list[Check]:
-    """All checks."""
-    return list(checks())
-
-
 def verdict(found: list[Check]) -> str:
     """All checks in one line."""
     failed, warned = ([check.name for check in found if check.status == status] for status in ("failure", "warning"))

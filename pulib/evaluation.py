@@ -66,7 +66,7 @@ class Judge(nn.Module):
 
 
 class _Member(nn.Module):
-    """Three convolutions and two linear layers: images [n, 1, 28, 28] -> logits [n, 10]."""
+    """Three convolutions and two linear layers: `body`, images [n, 1, 28, 28] -> features [n, 64], and `head`, features -> logits [n, 10]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,9 +77,6 @@ class _Member(nn.Module):
             nn.Linear(64 * 49, N_FEATURES), nn.BatchNorm1d(N_FEATURES), nn.ReLU(), nn.Dropout(0.4),
         )  # fmt: skip
         self.head = nn.Linear(N_FEATURES, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(images))
 
 
 def _conv(c_in: int, c_out: int, size: int) -> tuple[nn.Module, ...]:

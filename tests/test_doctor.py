@@ -308,6 +308,20 @@ def test_a_disk_that_gives_no_reason(monkeypatch):
     assert doctor.check_writing()[:2] == ("failure", f"{data.BUILD} cannot be written (unknown error)")
 
 
+def test_a_disk_that_gives_back_something_else(monkeypatch):
+    write = data.write_atomic
+    monkeypatch.setattr(data, "write_atomic", lambda path, content: write(path, content[:-1]))
+    assert doctor.check_writing()[:2] == ("failure", f"{data.BUILD} gives back something else than was written")
+
+
+def test_packages_that_take_for_ever(monkeypatch):
+    def slow(command, timeout, **options):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(doctor.subprocess, "run", slow)
+    assert doctor.check_loading()[:2] == ("failure", "importing torch and pulib took more than 300 s")
+
+
 def test_a_full_disk(here, monkeypatch, tried):
     import errno
 

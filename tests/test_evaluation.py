@@ -225,6 +225,11 @@ def test_judge_reads_unseen_digits_as_well_as_the_manifest_says(reading):
     assert seen.confidence.min() >= 0.1 and seen.confidence.max() <= 1
 
 
+def test_judge_gives_the_log_of_probabilities(judge):
+    log_p = judge(data.learner_part()[0][:20])
+    assert log_p.shape == (20, 10) and torch.allclose(log_p.exp().sum(1), torch.ones(20))
+
+
 @pytest.mark.parametrize("normal", ["even", "odd"])
 def test_judge_seldom_takes_one_kind_for_the_other(errors_known, normal):
     assert max(errors_known(None, normal)) < 0.01

@@ -200,6 +200,7 @@ def test_the_temporary_file_of_a_writer_that_is_alive_or_elsewhere_is_left_alone
     gone = subprocess.Popen(["true"])
     gone.wait()
     names = {f".other.1@{gone.pid}@{node}.tmp": False, f".other.1@{alive}@{node}.tmp": True, f".other.1@{gone.pid}@another-{node}.tmp": True, ".notes.tmp": True}
+    names |= {f".other.1@{number}@{node}.tmp": True for number in ("x", 10**30)}  # no process of this machine
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     write_atomic(tmp_path / "file", b"new")

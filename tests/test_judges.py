@@ -271,6 +271,12 @@ def test_the_sieve_takes_gray_digits(monkeypatch):
 NAN = torch.full((6, 3, 8, 8), float("nan"))
 
 
+def test_a_risk_that_is_infinite_stops_the_fit(monkeypatch):
+    monkeypatch.setattr(judges.F, "nll_loss", lambda log_p, labels: log_p.sum() / 0)
+    with pytest.raises(FloatingPointError, match="the risk is -inf at step 1; check the images, whose values should be about"):
+        fit_judge(TINY, LABELS, 2, steps=2)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

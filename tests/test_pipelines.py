@@ -1,11 +1,15 @@
 """Pipelines of diffusers: loaded, fine-tuned, saved with a card, and drawn from by plain diffusers."""
 
+import errno
+from pathlib import Path
+
 import pytest
 import torch
 
 from pulib import diffusion
+from pulib.data import WriteError
 from pulib.diffusion import NoisePredictor, cosine_schedule, linear_schedule
-from pulib.pipelines import Card, PipelineError, load_pipeline, save_pipeline
+from pulib.pipelines import Card, PipelineError, load_pipeline, package, save_pipeline
 from pulib.risk import pu_risk
 from pulib.training import Settings, fit
 
@@ -94,11 +98,24 @@ def test_a_failing_save_leaves_the_old_pipeline(tmp_path, monkeypatch):
         patch.setattr(Card, "markdown", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             save_pipeline(tmp_path / "model", model, CARD)
+    rename, fails = Path.rename, iter([False, True, False])  # the old one is out of the way already, and comes back
+
+    def renamed(self, other):
+        if next(fails):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", renamed)
+        with pytest.raises(WriteError, match=r"model cannot be written \(Input/output error\); nothing that was there has changed"):
+            save_pipeline(tmp_path / "model", model, CARD)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     load_pipeline(tmp_path / "model")
 
 
 def test_what_is_no_pipeline_for_us_is_refused(tmp_path):
+    with pytest.raises(ImportError, match=r"^diffusers_of_old is missing; `pip install 'pulib\[scale\]'` brings it$"):
+        package("diffusers_of_old")
     with pytest.raises(PipelineError, match="source must be a folder with a diffusers pipeline"):
         load_pipeline(tmp_path / "nothing", local_files_only=True)
     with pytest.raises(PipelineError, match="must have a diffusers UNet2DModel"):

@@ -306,11 +306,14 @@ def test_scores_that_are_all_the_same_have_no_odds():
         corrected_bin(torch.ones(5), torch.ones(3), 1.0)
 
 
-def test_a_prior_of_1_collapses():
+def test_a_prior_of_1_collapses(monkeypatch):
     with pytest.raises(CollapseError, match="must be below 1"):
         best_bin(torch.arange(50.0), torch.arange(50.0) - 10)
     with pytest.raises(CollapseError, match="must be below 1"):
         elkan_noto(torch.full((100,), -9.0), torch.full((50,), -9.0))
+    monkeypatch.setattr(prior, "corrected_bin", lambda *scores, seed: (1.0, 0.9, 1.1))
+    with pytest.raises(CollapseError, match="the prior came out as 1.000, and must be below 1"):
+        prior.read_prior(Scores(torch.arange(100.0), torch.arange(30.0) + 90))
 
 
 @pytest.mark.parametrize("source", ["normal images", "U itself"])

@@ -114,6 +114,19 @@ def test_the_command_says_what_is_needed_and_missing(tmp_path):
     assert "H100" in run.stdout and "about" in run.stdout and "the train part of STL10 is missing" in run.stdout
 
 
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    assert not scale.at_hand("no/such/name/can/be")
+    monkeypatch.setattr(scale, "DATA", tmp_path)
+    assert list(scale._problems(experiment("laptop"), None)) == [f"network: {tmp_path / scale.SHIPPED} is missing; `git checkout -- data` restores it"]
+
+
+def test_a_file_of_something_else_is_not_taken_for_drawings(tmp_path):
+    kept = tmp_path / "drawings.safetensors"
+    scale.write_tensors(kept, {"images": torch.zeros(1)}, {"holds": "latents"})
+    with pytest.raises(scale.DataError, match="holds no images; delete it, and what it should hold is made again"):
+        scale.kept_images(kept, lambda: torch.zeros(1, 1, 2, 2))
+
+
 # ------------------------------------------------------------------------------------------- run through
 
 
