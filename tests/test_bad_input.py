@@ -485,7 +485,6 @@ CASES = [
     ("no scores of S", lambda b: rivals.leftover_prior(ONE, ONE[:0], 0.1, 0.5), ValueError, ["r_u and r_s must hold at least one image each", "got 1 and 0"]),
     ("threshold that none passes", lambda b: rivals.leftover_prior(ONE, ONE, 0.1, 0.5), ValueError, ["threshold must let some image of U pass", "got 0.5"]),
     ("classifier of nothing", lambda b: next(rivals.noisy_classifier(data.load_pu(), 0, LINEAR, Settings(1))), ValueError, ["prior must be in (0, 1)"]),
-    ("base of another split", lambda b: rivals.base_of(data.load_pu(seed=1)), ValueError, ["split must be of seed 0", "got seed 1"]),
     ("front of unequal rows", lambda b: evaluation.on_front(torch.ones(2), ONE), ValueError, ["nsr and frechet must be vectors of one length", "[2] and [1]"]),
     ("level of a cap", lambda b: Settings(1, cap_level="end"), ValueError, ["cap_level must be 'start' or 'running'", "got 'end'"]),
     ("compiled or not", lambda b: Settings(1, compile="yes"), ValueError, ["compile must be True or False", "got 'yes'"]),
