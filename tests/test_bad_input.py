@@ -32,7 +32,6 @@ DIGITS = torch.zeros(6, 1, 28, 28)
 LEVELS = torch.zeros(6).long()
 ONE = torch.ones(1)
 NAN = float("nan")
-LINEAR = diffusion.linear_schedule(10)
 EVERYWHERE = torch.tensor(True)
 SHORT = {"batch_unlabeled": 2, "batch_sensitive": 1, "precision": "no"}
 JUDGE = "weights/judge.safetensors"
@@ -484,7 +483,7 @@ CASES = [
     # what rivals, front and training refuse
     ("no scores of S", lambda b: rivals.leftover_prior(ONE, ONE[:0], 0.1, 0.5), ValueError, ["r_u and r_s must hold at least one image each", "got 1 and 0"]),
     ("threshold that none passes", lambda b: rivals.leftover_prior(ONE, ONE, 0.1, 0.5), ValueError, ["threshold must let some image of U pass", "got 0.5"]),
-    ("classifier of nothing", lambda b: next(rivals.noisy_classifier(data.load_pu(), 0, LINEAR, Settings(1))), ValueError, ["prior must be in (0, 1)"]),
+    ("classifier of nothing", lambda b: next(rivals.noisy_classifier(data.load_pu(), 0, diffusion.linear_schedule(10), Settings(1))), ValueError, ["prior must be in (0, 1)"]),
     ("front of unequal rows", lambda b: evaluation.on_front(torch.ones(2), ONE), ValueError, ["nsr and frechet must be vectors of one length", "[2] and [1]"]),
     ("level of a cap", lambda b: Settings(1, cap_level="end"), ValueError, ["cap_level must be 'start' or 'running'", "got 'end'"]),
     ("compiled or not", lambda b: Settings(1, compile="yes"), ValueError, ["compile must be True or False", "got 'yes'"]),

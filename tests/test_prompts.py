@@ -366,8 +366,7 @@ def test_what_is_not_stable_diffusion_is_refused(base, tmp_path):
     diffusers.DDPMPipeline(plain, diffusers.DDPMScheduler(20)).save_pretrained(tmp_path / "pixels")
     with pytest.raises(PipelineError, match="source must hold Stable Diffusion: .* holds a DDPMPipeline with scheduler, unet$"):
         load_prompted(tmp_path / "pixels", CAPTION)
-    betas = diffusers.EDMEulerScheduler()  # one of the schedulers without them
-    pipeline(tmp_path / "more", scheduler=betas).save_pretrained(tmp_path / "edm")
+    pipeline(tmp_path / "more", scheduler=diffusers.EDMEulerScheduler()).save_pretrained(tmp_path / "edm")
     with pytest.raises(PipelineError, match="a EDMEulerScheduler without betas"):
         load_prompted(tmp_path / "edm", CAPTION)
     pipeline(tmp_path / "words", unet=unet(in_channels=9)).save_pretrained(tmp_path / "inpaint")
