@@ -336,7 +336,7 @@ BAD = {
     "no calls": (lambda: Explorer(training.new_model(prior_max=0.3), SPLIT, None, calls=0), "calls must be a whole number >= 1; got 0"),
     "a teacher at prior 0": (lambda: rivals.teacher_of(SPLIT, training.new_model(), 0.0), "prior must be in (0, 1)"),
     "a mean at prior 0": (lambda: rivals.between(None, None, 0.0, None), "prior must be in (0, 1)"),
-    "a base of another split": (lambda: rivals.base_of(data.load_pu(prior=0.3, seed=1)), "split must be of seed 0"),
+    "a base of another split": (lambda: rivals.base_of(data.load_pu(prior=0.3, seed=1)), "split must be of seed 0 and a prior of 1/11 or more; got seed 1 and prior 0.3"),
     "an explorer without priors": (lambda: Explorer(training.new_model(), SPLIT, None), "model must be conditioned on the prior"),
     "a live slider that starts outside": (lambda: widgets.live(value_frames([]), "b", 2.0, 0.0, 1.0, 0.1), "value must be in [0.0, 1.0]"),
     "a prior of nan": (lambda: explorer.Explorer(training.new_model(prior_max=0.3), SPLIT, None).at(float("nan")), "prior must be a number in [0, 1)"),
