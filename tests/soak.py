@@ -4,8 +4,12 @@
     python tests/soak.py 20 --course   # the notebooks, each in its own process, as make course
     python tests/soak.py 20 --rounds   # the heart of the course, N rounds in one process: a leak of the library itself shows here
 
-Writes build/soak/<what>.json after each round: commit, seconds, exit status, peak memory in MB. Stopped and started again at the same commit,
+Writes build/soak/<what>.json after each round: commit, seconds, exit status, memory in MB. Stopped and started again at the same commit,
 with nothing changed, the tests and the course go on with the rounds that are missing. What a round that failed printed lies beside.
+
+Compared is what a round leaves: of the tests and the course, the memory the machine has in use after each (a process left over, a file in memory);
+of rounds in one process, that process. The largest process of a round of the tests is written down too, and not compared:
+it differs by a tenth from one to the next, with the order in which the files fall to the two workers.
 """
 
 import argparse
@@ -18,6 +22,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil  # comes with ipykernel
+
 from pulib.data import BUILD, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +31,13 @@ COMMANDS = {
     "tests": [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"],
     "course": [sys.executable, "notebooks/course.py"],
 }
-SLACK = 1.05  # memory of the last round over that of the first
+SLACK = 1.05  # memory after the last round over that after the first
+
+
+def in_use() -> float:
+    """Memory the machine has in use now, without what it keeps of files to read them faster, in MB."""
+    memory = psutil.virtual_memory()
+    return (memory.total - memory.available) / 1024**2
 
 
 def resident() -> float:
@@ -72,7 +84,7 @@ def before(file: Path) -> list[dict]:
 
 
 def repeat(what: str, first: int, n: int, folder: Path) -> Iterator[dict]:
-    """Yield what the runs of a command took, from round `first` + 1 to `n`, and keep in `folder` what failing ones printed; the memory is the largest of all its processes (`wait4` of a process of its own each)."""
+    """Yield what the runs of a command took, from round `first` + 1 to `n`, and keep in `folder` what failing ones printed; `peak_mb` is the largest of all its processes (`wait4` of a process of its own each)."""
     for i in range(first, n):
         start = time.time()
         worker = "import resource, subprocess, sys; s = subprocess.run(sys.argv[1:]).returncode; print(s, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -81,7 +93,8 @@ def repeat(what: str, first: int, n: int, folder: Path) -> Iterator[dict]:
         status, kilobytes = map(int, last.split())
         if status:
             write_atomic(folder / f"{what}_{i + 1}.txt", run.stdout.encode())
-        yield {"round": i + 1, "commit": commit(), "seconds": round(time.time() - start, 1), "status": status, "mb": round(kilobytes / 1024, 1), "last": printed[-1]}
+        row = {"round": i + 1, "commit": commit(), "seconds": round(time.time() - start, 1), "status": status}
+        yield row | {"mb": round(in_use(), 1), "peak_mb": round(kilobytes / 1024, 1), "processes": len(psutil.pids()), "last": printed[-1]}
 
 
 def main() -> int:
@@ -98,7 +111,7 @@ def main() -> int:
         print(json.dumps(row), flush=True)
         write_atomic(file, (json.dumps(found, indent=2) + "\n").encode())
     failed, growth = sum(row["status"] != 0 for row in found), found[-1]["mb"] / found[0]["mb"]
-    print(f"{what}: {len(found)} rounds, {failed} failed; memory of the last over that of the first: {growth:.3f}")
+    print(f"{what}: {len(found)} rounds, {failed} failed; memory after the last over that after the first: {growth:.3f}")
     return int(failed > 0 or growth > SLACK)
 
 
