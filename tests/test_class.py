@@ -13,6 +13,7 @@ import re
 import signal
 import symtable
 import time
+from io import BytesIO
 from pathlib import Path
 
 import ipykernel
@@ -20,6 +21,7 @@ import nbformat
 import pytest
 from jupyter_client.manager import KernelManager
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 from reduced import REDUCED, with_parameters
 
 from lab import CHROMIUM, ROOT, Lab, Page, expect, need_browser, sync_playwright, until
@@ -151,7 +153,6 @@ def kernels():
 
 def whole(folder: Path) -> dict[str, str]:
     """All files of a folder that can be read, with their digests; fails on one that is not whole, or is left over."""
-    from PIL import Image
     from safetensors.torch import load
 
     found = {}
@@ -429,6 +430,27 @@ def side_by_side(kernels, tmp_path_factory):
     asked = [[kernel.start(source) for source in cells] for kernel in pair]
     ends = [[kernel.finish(one) for one in many] for kernel, many in zip(pair, asked)]
     return folder, ends, pair[0]
+
+
+@pytest.mark.notebooks
+def test_the_images_of_a_notebook_stay_whole_when_writing_them_again_breaks_off(tmp_path, monkeypatch, tried):
+    imports, cell = (source for source in sources("08_scale_up") if "import save_image" in source or "save_image(image" in source)
+    names = {"where": tmp_path}
+    exec(imports, names)
+    exec(cell, names)
+    before, save = whole(tmp_path), Image.Image.save
+
+    def half(image, file, *_, **__):
+        save(image, content := BytesIO(), "png")
+        cut = content.getvalue()[: content.tell() // 2]
+        file.write(cut) if isinstance(file, BytesIO) else Path(file).write_bytes(cut)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        exec(cell, names)
+    assert len(before) == 50 and whole(tmp_path) == before
+    tried("fault", "08: interrupted while it writes its images again", "KeyboardInterrupt; the images are those that were there")
 
 
 def rows_of(folder: Path) -> list[dict]:
