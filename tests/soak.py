@@ -15,7 +15,6 @@ it differs by a tenth from one to the next, with the order in which the files fa
 import argparse
 import gc
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -41,9 +40,8 @@ def in_use() -> float:
 
 
 def resident() -> float:
-    """Resident memory of this process now, in MB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1024**2
+    """Resident memory of this process now, in MB."""
+    return psutil.Process().memory_info().rss / 1024**2
 
 
 def one_round() -> None:

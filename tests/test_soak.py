@@ -14,7 +14,7 @@ import soak
 SOAK = Path(soak.__file__)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of the process from /proc")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measured on Linux alone")
 def test_memory_is_flat_over_rounds_in_one_process(tmp_path):
     env = os.environ | {"PULIB_BUILD": str(tmp_path), "OMP_NUM_THREADS": "1"}
     run = subprocess.run([sys.executable, str(SOAK), "9", "--rounds"], env=env, capture_output=True, text=True)
