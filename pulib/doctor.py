@@ -263,7 +263,7 @@ def check_writing() -> Found:
     """What runs write can be written: a file is, and is deleted."""
     from .data import BUILD, FULL, WriteError, write_atomic
 
-    probe, content = BUILD / "doctor-probe", b"can be written"
+    probe, content = BUILD / f"doctor-probe-{os.getpid()}", b"can be written"  # as a class may share the folder
     made = [folder for folder in (BUILD, *BUILD.parents) if not os.path.exists(folder)]
     try:
         write_atomic(probe, content)

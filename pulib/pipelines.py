@@ -1,11 +1,14 @@
 """To and from the engines people use: pipelines of diffusers, with a model card."""
 
 import copy
+import glob
 import importlib
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -45,14 +48,20 @@ def read_source(load: Callable, source: Path | str, **options):
     Raises:
         PipelineError: it makes nothing of it, or the folder holds code, which older diffusers would run (seen in 0.31).
     """
-    if code := sorted(path.name for path in Path(source).rglob("*.py")):
-        raise PipelineError(f"source must be a folder without code of its own, as it could do anything; {str(source)!r} holds {', '.join(code)}")
+    folder = Path(source)
+    before = _settled(folder)
     try:
-        return load(str(source), **options)
+        code = sorted(path.name for path in folder.rglob("*.py"))
+        found = None if code else load(str(source), **options)
     except (OSError, ValueError, SafetensorError) as error:  # what diffusers and the hub's client raise for missing files and no network
+        if _settled(folder) != before:  # another process has replaced it meanwhile
+            return read_source(load, source, **options)
         raise PipelineError(
             f"source must be a folder with a diffusers pipeline in safetensors, or a name on the hub while there is a network; got {str(source)!r} ({error})"
         ) from error
+    if code:
+        raise PipelineError(f"source must be a folder without code of its own, as it could do anything; {str(source)!r} holds {', '.join(code)}")
+    return found
 
 
 def load_pipeline(source: Path | str, **options) -> NoisePredictor:
@@ -174,6 +183,8 @@ def plain_copy(network: nn.Module) -> nn.Module:
 def whole_folder(folder: Path, written: set[str]) -> Iterator[Path]:
     """An empty folder to fill, which takes the place of `folder` when the block ends, and is deleted when the block raises.
 
+    Several processes may write the same folder: that of the last one stays.
+
     Args:
         folder: a new one, an empty one, or one with a card from here and nothing but names that are `written`: that is replaced.
 
@@ -181,7 +192,8 @@ def whole_folder(folder: Path, written: set[str]) -> Iterator[Path]:
         PipelineError: there is something else at `folder`.
         WriteError: the disk is full, or nothing can be written there; what was there is as it was.
     """
-    if folder.exists() and not _replaceable(folder, written):
+    _settled(folder)
+    if not _replaceable(folder, written):
         raise PipelineError(f"folder must be a new one, or hold what was saved there before and nothing else; {folder} holds more, or something else")
     made = None
     try:
@@ -189,17 +201,7 @@ def whole_folder(folder: Path, written: set[str]) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         yield made
         made.chmod(0o755)
-        if folder.exists():
-            old = made.with_name(f"{made.name}.old")
-            folder.rename(old)
-            try:
-                made.rename(folder)
-            except OSError:
-                old.rename(folder)
-                raise
-            shutil.rmtree(old)
-        else:
-            made.rename(folder)
+        _put(made, folder)
     except (OSError, SafetensorError) as error:  # the latter is how safetensors says that the disk is full
         why = getattr(error, "strerror", None) or error
         raise WriteError(getattr(error, "errno", None), f"{folder} cannot be written ({why}); nothing that was there has changed") from error
@@ -208,8 +210,44 @@ def whole_folder(folder: Path, written: set[str]) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
+def _put(made: Path, folder: Path) -> None:
+    """Let a folder take the place of another, also while other processes do the same."""
+    old = made.with_name(f"{made.name}.old")
+    while made.exists():
+        with suppress(FileNotFoundError):
+            folder.rename(old)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process came first: once more
+                if old.exists():
+                    old.rename(folder)
+                raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _settled(folder: Path) -> int | None:
+    """The number of a folder's inode, if there is one; while another process replaces it, waits, and brings it back if that process was killed."""
+    for _ in range(100):
+        left = [] if folder.exists() else list(folder.parent.glob(f".{glob.escape(folder.name)}.*.old"))
+        if not left:
+            break
+        time.sleep(0.01)
+    else:
+        with suppress(OSError):
+            max(left, key=os.path.getmtime).rename(folder)
+    with suppress(OSError):
+        return folder.stat().st_ino
+    return None
+
+
 def _replaceable(folder: Path, written: set[str]) -> bool:
-    """Whether a folder is empty or was written here: a pipeline that was downloaded may hold the same names, but not our card."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file"}
+    """Whether there is no folder, or it is empty or was written here: a pipeline that was downloaded may hold the same names, but not our card."""
     card = folder / "README.md"
-    return not names or (names <= written and card.exists() and TAG in card.read_text(encoding="utf-8"))
+    try:
+        names = {path.name for path in folder.iterdir()}
+        return not names or (names <= written and card.exists() and TAG in card.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # or another process is just replacing it
+        return True
+    except NotADirectoryError:
+        return False

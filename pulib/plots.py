@@ -5,6 +5,7 @@ import html
 import inspect
 import io
 import textwrap
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from .data import check_count
 # Okabe & Ito's palette, readable with all common kinds of colour blindness.
 NORMAL, SENSITIVE, UNLABELED, ACCENT, INK = "#0072B2", "#D55E00", "#6A6A6A", "#009E73", "#222222"
 DPI = 144
-STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
+DRAWING = threading.Lock()  # sliders are drawn beside a running cell, in a thread of their own, and matplotlib knows but one parser of formulas
 GAP, FRAMED_GAP = 2, 4  # pixels between images; wider where some are framed
 ARMS = {"unsupervised": UNLABELED, "supervised": "#CC79A7", "pu": NORMAL, "oracle": ACCENT}
 
@@ -85,7 +86,8 @@ def source(*objects: Callable) -> Source:
 def render(figure: Figure, alt: str, n_colours: int = 64) -> Picture:
     """A figure as a `Picture`, at 144 dots per inch and in few colours, which makes notebooks several times smaller."""
     raw, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(raw, format="png", dpi=DPI)
+    with DRAWING:
+        figure.savefig(raw, format="png", dpi=DPI)
     reduced = Image.open(raw).convert("RGB").quantize(n_colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(small, "png", optimize=True)
     return Picture(small.getvalue(), alt, round(figure.get_figwidth() * 96))
@@ -93,12 +95,16 @@ def render(figure: Figure, alt: str, n_colours: int = 64) -> Picture:
 
 def new_figure(width: float = 6.4, height: float = 3.6, rows: int = 1, columns: int = 1, gap: float | None = None, **kwargs) -> tuple[Figure, np.ndarray]:
     """A figure in the course's style and its axes as a [rows, columns] array, with a `gap` between columns; no pyplot, so nothing leaks."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=gap))
-        axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=gap))
+    axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
+    _open(*axes.flat)
     return figure, axes
+
+
+def _open(*axes: Axes) -> None:
+    """No line at the top and the right: the course's style. Not by `rc_context`, which is one for all threads."""
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
 
 
 # ---------------------------------------------------------------------------------------------- images
@@ -799,15 +805,15 @@ def loss_history(
 
 def _placed(width: float, height: float, *places: tuple[float, float, float, float]) -> tuple:
     """A figure in the course's style and an axis at each place (left, bottom, width, height), in shares of the figure."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height))
-        return figure, *(figure.add_axes(place) for place in places)
+    figure = Figure(figsize=(width, height))
+    axes = [figure.add_axes(place) for place in places]
+    _open(*axes)
+    return figure, *axes
 
 
 def _quick(figure: Figure, alt: str) -> Picture:
     """A figure as a `Picture` without reducing its colours: larger, and sooner there."""
     raw = io.BytesIO()
-    figure.savefig(raw, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    with DRAWING:
+        figure.savefig(raw, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
     return Picture(raw.getvalue(), alt, round(figure.get_figwidth() * 96))

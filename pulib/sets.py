@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import islice
@@ -13,10 +14,11 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision import datasets
-from torchvision.datasets.utils import calculate_md5, check_integrity
+from torchvision.datasets.utils import calculate_md5, check_integrity, extract_archive
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
@@ -26,10 +28,23 @@ LEFT = 100  # images of every label that a judge needs beside U and S
 FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 TIMEOUT = 30  # seconds that a server may be silent
 BY_HAND = "without a network, put its files there by hand"
+DAMAGED = (RuntimeError, OSError, AssertionError, ValueError, LookupError, zipfile.BadZipFile)  # what torchvision raises for files that are not there, or not whole
 
 
 def _celeba(root, part: str, download: bool):
-    return datasets.CelebA(root, "train" if part == "train" else "test", "attr", download=download)
+    """CelebA, of which torchvision only looks whether there is a folder of images: unpacked in part, it is unpacked again, or named."""
+    found = datasets.CelebA(root, "train" if part == "train" else "test", "attr", download=download)
+    folder = Path(found.root) / found.base_folder / "img_align_celeba"
+    archive = folder.with_suffix(".zip")
+    if download and archive.exists() and _lacking(found, folder):
+        extract_archive(str(archive))
+    if lacking := _lacking(found, folder):
+        raise FileNotFoundError(f"{lacking} of the {len(found)} images are not in {folder}")
+    return found
+
+
+def _lacking(found, folder: Path) -> int:
+    return len(set(found.filename) - set(os.listdir(folder)))
 
 
 SOURCES: dict[str, tuple[Callable, Callable]] = {  # (root, "train" or "test", download) -> data set; data set -> labels
@@ -82,9 +97,9 @@ def load_set(preset: Preset | str, folder: Path | str, download: bool = False, s
 
     Args:
         preset: a name in `PRESETS`, or one of your own.
-        folder: where the files lie as torchvision keeps them, or go to.
-        download: fetch what is missing. A download that broke off goes on at the next call (see `fetch`); only that of CelebA, which comes
-            from Google Drive through torchvision and gdown, starts anew.
+        folder: where the files lie as torchvision keeps them, or go to; a class may share one.
+        download: fetch what is missing; where another process is doing so, it is waited for. A download that broke off goes on at the next
+            call (see `fetch`); only that of CelebA, which comes from Google Drive through torchvision and gdown, starts anew.
 
     Raises:
         ValueError: no such preset, or more images are asked for than there are.
@@ -187,15 +202,40 @@ def _opened(preset: Preset, folder: Path | str, which: str, download: bool):
     try:
         try:
             return source(str(folder), which, False)
-        except (RuntimeError, OSError):
+        except DAMAGED:
             if not download:
                 raise
-            for urls, path, md5 in _archives(preset.source, Path(folder).expanduser()):
-                _fetch_from_any(urls, path, md5)
-            return source(str(folder), which, True)  # unpacks the archives that it finds
-    except (RuntimeError, OSError) as error:
+        with _one_at_a_time(Path(folder).expanduser() / preset.source):
+            try:
+                return source(str(folder), which, False)  # another process has brought it
+            except DAMAGED:
+                for urls, path, md5 in _archives(preset.source, Path(folder).expanduser()):
+                    _fetch_from_any(urls, path, md5)
+                    path.with_suffix("").unlink(missing_ok=True)  # of MNIST, what a process that was killed has unpacked in part
+                return source(str(folder), which, True)  # unpacks the archives that it finds
+    except DataError:
+        raise
+    except DAMAGED as error:
         advice = BY_HAND if download else "download=True fetches them"
         raise DataError(f"the {which} part of {preset.source} is missing from {folder}, or damaged; {advice} ({error})") from error
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Of all processes on a path, one goes on, and the others wait: look once more then, as the work may have been done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o664)
+    try:
+        held: AbstractContextManager = lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path} is just being fetched by another process; this one waits for it")
+        held = lock.acquire()
+    except NotImplementedError:  # a file system without locks
+        held = nullcontext()
+    with held:
+        yield
+        with suppress(OSError):  # done, so nobody needs it again; it stays where the work failed, as those who wait go on with it
+            os.unlink(lock.lock_file)
 
 
 def _archives(source: str, folder: Path) -> list[tuple[list[str], Path, str]]:
@@ -220,7 +260,8 @@ def _fetch_from_any(urls: list[str], path: Path, md5: str) -> None:
 def fetch(url: str, path: Path | str, md5: str) -> None:
     """Download a file, unless it is there; a download that broke off goes on where it stopped.
 
-    What has arrived waits in `<path>.part` until all of it is there and its MD5 is right.
+    What has arrived waits in `<path>.part` until all of it is there and its MD5 is right. Several processes may ask for the same file, from
+    a folder that they share: one fetches it, and the others wait.
 
     Args:
         url: of http or https; its server is asked for what is missing (RFC 9110, section 14.2), and may send all of it again.
@@ -237,18 +278,20 @@ def fetch(url: str, path: Path | str, md5: str) -> None:
         raise ValueError(f"url must start with http:// or https://; got {url!r}")
     if check_integrity(path, md5):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not check_integrity(part, md5):  # else an earlier call ended just before the last line
-        try:
-            _receive(url, part)
-        except (OSError, HTTPException) as error:
-            size = part.stat().st_size if part.exists() else 0
-            advice = f"{size:,} bytes are in {part}, and the next call goes on from there" if size else BY_HAND
-            raise DataError(f"{url} cannot be fetched into {path.parent}; {advice} ({error})") from error
-        if (found := calculate_md5(part)) != md5:
-            part.unlink()
-            raise DataError(f"{url} is not the file that was expected: its MD5 is {found}, not {md5}; it was deleted, and the next call starts anew")
-    os.replace(part, path)
+    try:
+        with _one_at_a_time(path):
+            if check_integrity(path, md5):  # another process has brought it
+                return
+            if not check_integrity(part, md5):  # else an earlier call ended just before the last line
+                _receive(url, part)
+            if (found := calculate_md5(part)) != md5:
+                part.unlink()
+                raise DataError(f"{url} is not the file that was expected: its MD5 is {found}, not {md5}; it was deleted, and the next call starts anew")
+            os.replace(part, path)
+    except (OSError, HTTPException) as error:
+        size = part.stat().st_size if part.exists() else 0
+        advice = f"{size:,} bytes are in {part}, and the next call goes on from there" if size else BY_HAND
+        raise DataError(f"{url} cannot be fetched into {path.parent}; {advice} ({error})") from error
 
 
 def _receive(url: str, part: Path) -> None:

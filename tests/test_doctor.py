@@ -314,6 +314,22 @@ def test_a_disk_that_gives_back_something_else(monkeypatch):
     assert doctor.check_writing()[:2] == ("failure", f"{data.BUILD} gives back something else than was written")
 
 
+def test_two_doctors_in_one_folder(monkeypatch, tried):
+    """The other one looks while this one's file is there."""
+    write, mine, other = data.write_atomic, os.getpid(), []
+
+    def beside(path, content):
+        write(path, content)
+        monkeypatch.setattr(data, "write_atomic", write)
+        monkeypatch.setattr(os, "getpid", lambda: mine + 1)
+        other.append(doctor.check_writing()[0])
+
+    monkeypatch.setattr(data, "write_atomic", beside)
+    state, says, _ = doctor.check_writing()
+    assert [state] == other == ["ok"]
+    tried("fault", "two doctors look at one folder", says.replace(str(data.BUILD), "build"))
+
+
 def test_packages_that_take_for_ever(monkeypatch):
     def slow(command, timeout, **options):
         raise subprocess.TimeoutExpired(command, timeout)

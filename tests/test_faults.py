@@ -234,8 +234,8 @@ def test_an_interrupt_while_a_checkpoint_is_written_waits_until_it_is_whole(tmp_
 
 def play_two_at_once(path: str) -> None:
     children = [forked(lambda: list(run(Path(path)))) for _ in range(2)]
-    broken, seen = 0, 0
-    while len(children) and seen < 2000:
+    broken, seen, end = 0, 0, time.monotonic() + 60
+    while len(children) and time.monotonic() < end:
         seen += 1
         for child in list(children):
             done, status = os.waitpid(child, os.WNOHANG)
@@ -897,7 +897,7 @@ def play_little_memory(bytes_more: str) -> None:
 def test_memory_that_is_really_short_is_survived_on_a_cpu(tried, play):
     for _ in range(5):
         seen = play("play_little_memory", 350 << 20)
-        if seen.get("failed") != -signal.SIGSEGV:  # under such a limit native code may end the process, as in one of twenty tries here
+        if seen.get("failed") not in (-signal.SIGSEGV, -signal.SIGABRT):  # under such a limit native code may end the process, as in one of twenty tries here
             break
     else:
         pytest.skip("native code of this torch ends the process under such a limit, as that of torch 2.9 does")

@@ -1,12 +1,14 @@
 """Pipelines of diffusers: loaded, fine-tuned, saved with a card, and drawn from by plain diffusers."""
 
 import errno
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from pulib import diffusion
+from pulib import diffusion, pipelines
 from pulib.data import WriteError
 from pulib.diffusion import NoisePredictor, cosine_schedule, linear_schedule
 from pulib.pipelines import Card, PipelineError, load_pipeline, package, save_pipeline
@@ -113,11 +115,70 @@ def test_a_failing_save_leaves_the_old_pipeline(tmp_path, monkeypatch):
     load_pipeline(tmp_path / "model")
 
 
+def saved(folder: Path, data: str) -> None:
+    save_pipeline(folder, NoisePredictor(network(), linear_schedule(20), "eps"), Card(data, "PU risk", 0.1))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_two_processes_that_save_one_pipeline_both_end(tmp_path, monkeypatch, tried, there):
+    """The other one saves its own just before this one's takes its place."""
+    folder, rename = tmp_path / "model", Path.rename
+    if there:
+        saved(folder, "of yesterday")
+
+    def renamed(self, other):
+        if other == folder:
+            monkeypatch.setattr(Path, "rename", rename)
+            saved(folder, "of the other")
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    saved(folder, "of this one")
+    assert "of this one" in (folder / "README.md").read_text() and [path.name for path in tmp_path.iterdir()] == ["model"]
+    load_pipeline(folder)
+    tried("fault", f"two processes save one pipeline{', which was there' if there else ''}", "that of the last one stays, whole")
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_pipeline_that_is_just_being_replaced_is_waited_for_and_brought_back(tmp_path, tried, comes_back):
+    """Between the two renames there is none: its writer goes on, or was killed."""
+    folder, aside = tmp_path / "model", tmp_path / ".model.abc.old"
+    saved(folder, "of yesterday")
+    folder.rename(aside)
+    timer = threading.Timer(0.2 if comes_back else 100, lambda: aside.rename(folder))
+    timer.start()
+    start = time.monotonic()
+    load_pipeline(folder)
+    timer.cancel()
+    assert time.monotonic() - start >= 0.2 and [path.name for path in tmp_path.iterdir()] == ["model"]
+    folder.rename(aside)
+    saved(folder, "of today")
+    assert "of today" in (folder / "README.md").read_text() and [path.name for path in tmp_path.iterdir()] == ["model"]
+    tried("fault", f"a pipeline loaded while {'another process replaces it' if comes_back else 'it is aside, as its writer was killed'}", "it is waited for, and loaded")
+
+
+def test_a_pipeline_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
+    folder, seen = tmp_path / "model", []
+    saved(folder, "of yesterday")
+
+    def load(source: str) -> str:
+        seen.append((folder / "README.md").read_text())
+        if len(seen) == 1:
+            saved(folder, "of today")
+            raise FileNotFoundError("a file of yesterday")
+        return "read"
+
+    assert pipelines.read_source(load, folder) == "read" and len(seen) == 2 and "of today" in seen[1]
+
+
 def test_what_is_no_pipeline_for_us_is_refused(tmp_path):
     with pytest.raises(ImportError, match=r"^diffusers_of_old is missing; `pip install 'pulib\[scale\]'` brings it$"):
         package("diffusers_of_old")
     with pytest.raises(PipelineError, match="source must be a folder with a diffusers pipeline"):
         load_pipeline(tmp_path / "nothing", local_files_only=True)
+    (tmp_path / "file").write_text("years of work")
+    with pytest.raises(PipelineError, match="folder must be a new one"):
+        save_pipeline(tmp_path / "file", NoisePredictor(network(), linear_schedule(20), "eps"), CARD)
     with pytest.raises(PipelineError, match="must have a diffusers UNet2DModel"):
         save_pipeline(tmp_path / "x", NoisePredictor(torch.nn.Identity(), linear_schedule(20), "eps"), CARD)
     diffusers.LDMPipeline(diffusers.VQModel(block_out_channels=(32,)), network(), diffusers.DDIMScheduler(20)).save_pretrained(tmp_path / "latent")

@@ -4,13 +4,17 @@ import base64
 import inspect
 import io
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import rcParams
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pulib import diffusion, notation, plots, toy, widgets
@@ -94,6 +98,43 @@ def test_notebooks_and_pages_get_the_words_with_the_picture():
     page = picture.html("<b>caption</b>")
     assert 'alt="digits &lt;&quot;1&quot;&gt; &amp; others"' in page and 'width="640"' in page
     assert 'role="status"' in page and "&lt;b&gt;caption" in page
+
+
+def test_figures_drawn_in_several_threads_at_once_are_the_same(tried):
+    """As a slider is drawn beside a running cell."""
+
+    def drawn(name: str) -> bytes:
+        return FIGURES[name]().png
+
+    names = ["digits", "slopes", "curves", "line panels"]
+    alone = [drawn(name) for name in names]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(drawn, names * 2))
+    assert [one == other for one, other in zip(together, alone * 2)] == [True] * 8
+    tried("fault", "figures drawn in four threads at once", "each is the same to the last byte")
+
+
+def test_a_figure_leaves_alone_what_all_threads_share(monkeypatch):
+    """matplotlib's settings, and its one parser of formulas, which mixes up those of two threads."""
+    style, seen, saving, save = dict(rcParams), [], [], Figure.savefig
+    for name in ("subplots", "add_axes", "savefig"):
+        call = getattr(Figure, name)
+        monkeypatch.setattr(Figure, name, lambda *args, call=call, **options: seen.append(dict(rcParams)) or call(*args, **options))
+    made = [FIGURES["digits"](), plots.sieve(torch.linspace(0, 1, 40), torch.linspace(0.2, 1, 10), torch.arange(40) > 30, 0.5, ALT)]
+    assert len(made) == 2 and len(seen) >= 4 and all(found == style for found in seen) and dict(rcParams) == style
+    most = []
+
+    def slow(*args, **options) -> None:
+        saving.append(1)
+        most.append(len(saving))
+        time.sleep(0.02)
+        save(*args, **options)
+        saving.pop()
+
+    monkeypatch.setattr(Figure, "savefig", slow)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda draw: draw(plots.new_figure(1, 1)[0], ALT), [plots.render, plots._quick] * 4))
+    assert most == [1] * 8
 
 
 def test_frames_stand_around_the_framed_images_only():

@@ -10,13 +10,17 @@ import struct
 import tarfile
 import threading
 import urllib.error
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torchvision import datasets
 
+from lab import until
 from pulib import sets
 from pulib.data import KINDS, DataError, is_normal
 from pulib.sets import PRESETS, Preset, fetch, load_folder, load_set
@@ -214,11 +218,12 @@ def test_too_few_images_that_are_not_in_u_are_named(tmp_path, monkeypatch):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files` by name; with `ranges`, from where it is asked to; breaks the connection after `cut` bytes."""
+    """Serves `files` by name; with `ranges`, from where it is asked to; breaks the connection after `cut` bytes; waits after `pause` bytes until it `goes_on`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.ranges, self.cut, self.asked = {}, True, None, []
+        self.pause, self.goes_on = None, threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/"
 
 
@@ -232,6 +237,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
+        if pause := self.server.pause:
+            self.wfile.write(content[start:pause])
+            start = pause
+            self.server.goes_on.wait(60)
         self.wfile.write(content[start:][: self.server.cut])
 
     def log_message(self, *args) -> None:
@@ -259,6 +268,41 @@ def test_a_file_is_fetched_once(tmp_path, server):
         fetch(server.url + "set.bin", tmp_path / "new" / "set.bin", MD5)
     assert (tmp_path / "new" / "set.bin").read_bytes() == CONTENT
     assert server.asked == [("set.bin", None)] and [path.name for path in (tmp_path / "new").iterdir()] == ["set.bin"]
+
+
+class Said:
+    """What is printed from now on, in any thread."""
+
+    def __init__(self, capsys) -> None:
+        self.capsys, self.text = capsys, ""
+
+    def __contains__(self, part: str) -> bool:
+        self.text += self.capsys.readouterr().out
+        return part in self.text
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_of_two_that_ask_for_one_file_one_fetches_it_and_the_other_waits(tmp_path, server, capsys, tried, breaks):
+    path, part, said = tmp_path / "set.bin", tmp_path / "set.bin.part", Said(capsys)
+    server.files["set.bin"], server.pause, server.cut = CONTENT, 100_000, 50_000 if breaks else None
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(fetch, server.url + "set.bin", path, MD5)
+        until(part.exists, "the first to fetch")
+        second = pool.submit(fetch, server.url + "set.bin", path, MD5)
+        until(lambda: f"{path} is just being fetched by another process; this one waits for it" in said or second.done(), "the second to wait")
+        assert len(server.asked) == 1 and not second.done()
+        server.pause = None
+        server.goes_on.set()
+    if breaks:
+        assert "150,000 bytes are in" in str(first.exception()) and "200,000 bytes are in" in str(second.exception())
+        assert [asked for _, asked in server.asked] == [None, "bytes=150000-"]  # where the first broke off
+        assert part.read_bytes() == CONTENT[:200_000] and not path.exists()
+        server.cut = None
+        fetch(server.url + "set.bin", path, MD5)
+    else:
+        assert first.result() is second.result() is None and len(server.asked) == 1
+    assert path.read_bytes() == CONTENT and [file.name for file in tmp_path.iterdir()] == ["set.bin"]
+    tried("fault", f"two fetch one file into one folder{', and the connection of each breaks' if breaks else ''}", said.text.replace(f"{tmp_path}/", ""))
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -298,12 +342,12 @@ def test_a_wrong_file_is_deleted_and_named(tmp_path, server):
     server.files["set.bin"] = CONTENT[::-1]
     with pytest.raises(DataError, match=f"set.bin is not the file that was expected: its MD5 is [0-9a-f]{{32}}, not {MD5}; it was deleted"):
         fetch(server.url + "set.bin", tmp_path / "set.bin", MD5)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".set.bin.lock"]  # empty; others may wait with it
 
 
 def test_a_server_that_is_not_there_or_silent_or_has_no_such_file_is_named(tmp_path, server, monkeypatch):
-    monkeypatch.setattr(sets, "TIMEOUT", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with socket.create_server(("127.0.0.1", 0)) as silent, monkeypatch.context() as patch:
+        patch.setattr(sets, "TIMEOUT", 0.2)
         port = silent.getsockname()[1]
         with pytest.raises(DataError, match="cannot be fetched .*without a network, put its files there by hand .*timed out"):
             fetch(f"http://127.0.0.1:{port}/set.bin", tmp_path / "set.bin", MD5)
@@ -338,6 +382,49 @@ def test_a_set_is_downloaded_from_the_mirror_that_has_it_and_only_once(tmp_path,
     for path in (tmp_path / "MNIST" / "raw").glob("*.gz"):
         path.unlink()  # what was unpacked is enough
     assert torch.equal(load_set(preset, tmp_path, download=True).unlabeled, split.unlabeled) and len(server.asked) == asked
+
+
+def test_a_set_that_was_unpacked_in_part_is_unpacked_again(tmp_path, server, monkeypatch, tried):
+    on_server(server, tmp_path, monkeypatch)
+    preset, raw = small("mnist-even"), tmp_path / "MNIST" / "raw"
+    split, asked = load_set(preset, tmp_path, download=True), len(server.asked)
+    file = raw / "train-images-idx3-ubyte"
+    content = file.read_bytes()
+    for size in (0, 3, 10, len(content) - 1):  # as a process leaves it that was killed
+        file.write_bytes(content[:size])
+        with pytest.raises(DataError, match="the train part of MNIST is missing from .*, or damaged; download=True fetches them"):
+            load_set(preset, tmp_path)
+        assert torch.equal(load_set(preset, tmp_path, download=True).unlabeled, split.unlabeled)
+    assert len(server.asked) == asked  # the archives are there
+    tried("fault", "killed while MNIST is unpacked", "download=True unpacks it again, from the archives that are there")
+
+
+def test_a_set_that_another_process_is_unpacking_is_waited_for(tmp_path, server, monkeypatch, capsys, tried):
+    on_server(server, tmp_path, monkeypatch)
+    preset, said = small("mnist-even"), Said(capsys)
+    split = load_set(preset, tmp_path, download=True)
+    file, asked = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte", len(server.asked)
+    content = file.read_bytes()
+    with ThreadPoolExecutor(1) as pool, FileLock(tmp_path / ".MNIST.lock"):
+        file.write_bytes(content[:1000])
+        waiting = pool.submit(load_set, preset, tmp_path, download=True)
+        until(lambda: "MNIST is just being fetched by another process; this one waits for it" in said or waiting.done(), "the other to wait")
+        assert not waiting.done() and file.read_bytes() == content[:1000]
+        file.write_bytes(content)
+        inode = file.stat().st_ino
+    assert torch.equal(waiting.result().unlabeled, split.unlabeled)
+    assert len(server.asked) == asked and file.stat().st_ino == inode  # what the other one has unpacked
+    tried("fault", "MNIST loaded while another process unpacks it", said.text.replace(f"{tmp_path}/", ""))
+
+
+def test_a_file_system_without_locks_does_without(tmp_path, server, monkeypatch):
+    def acquire(self, *args, **kwargs):
+        raise NotImplementedError("flock")
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    server.files["set.bin"] = CONTENT
+    fetch(server.url + "set.bin", tmp_path / "set.bin", MD5)
+    assert (tmp_path / "set.bin").read_bytes() == CONTENT
 
 
 def test_without_a_network_a_download_says_so(tmp_path, server, monkeypatch):
@@ -402,9 +489,26 @@ def test_a_photo_stands_upright_as_its_camera_says(tmp_path):
     assert upright[:, 0].min() == 1 and upright[:, -1].max() == -1
 
 
-def test_a_half_unpacked_set_is_named(tmp_path, monkeypatch):
+def test_a_half_unpacked_set_is_named_and_unpacked_again(tmp_path, monkeypatch, tried):
+    celeba(tmp_path, monkeypatch)
+    preset, folder = small("celeba-male"), tmp_path / "celeba" / "img_align_celeba"
+    split = load_set(preset, tmp_path)
+    with zipfile.ZipFile(tmp_path / "packed", "w") as packed:
+        for path in sorted(folder.iterdir()):
+            packed.write(path, f"{folder.name}/{path.name}")
+    for path in folder.glob("train_1_*"):
+        path.unlink()
+    for download, advice in ((False, "download=True fetches them"), (True, "put its files there by hand")):
+        with pytest.raises(DataError, match=f"the train part of CelebA is missing from .*, or damaged; .*{advice} .*12 of the 24 images are not in"):
+            load_set(preset, tmp_path, download=download)
+    (tmp_path / "packed").rename(folder.with_suffix(".zip"))
+    assert torch.equal(load_set(preset, tmp_path, download=True).unlabeled, split.unlabeled)
+    tried("fault", "killed while CelebA is unpacked", "it says how many images are missing; download=True unpacks them again")
+
+
+def test_an_image_of_a_set_that_is_cut_short_is_named(tmp_path, monkeypatch):
     celeba(tmp_path, monkeypatch)
     for path in (tmp_path / "celeba" / "img_align_celeba").glob("train_1_*"):
-        path.unlink()
+        path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match="an image of CelebA .* is missing or damaged"):
         load_set(small("celeba-male"), tmp_path)

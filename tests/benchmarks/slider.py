@@ -1,7 +1,7 @@
 """How long does a move of the live slider take? In one run beside what it is made of.
 
     python tests/benchmarks/slider.py --json            # under a minute
-    python tests/benchmarks/slider.py --json --smoke    # two moves, to see that it runs
+    python tests/benchmarks/slider.py --json --smoke    # five moves, to see that it runs
 
 "live" is 16 new digits at a new assumed prior, from the move to the HTML that the page gets (10 network calls, the judge, the
 figure); "network" the 10 calls alone; "redraw" a plain matplotlib figure of the same 16 digits; "twin" a move of the slider of the
@@ -53,7 +53,7 @@ def twin(b: float, world: toy.World, schedule: diffusion.Schedule, start: torch.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON lines")
-    parser.add_argument("--smoke", action="store_true", help="two moves only")
+    parser.add_argument("--smoke", action="store_true", help="five moves only")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -76,7 +76,7 @@ def main() -> None:
         "twin": lambda b: safe_html(lambda value: twin(value, *plane), b),
     }
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for i, b in enumerate(np.linspace(0, 0.3, 4 if args.smoke else 43)):
+    for i, b in enumerate(np.linspace(0, 0.3, 7 if args.smoke else 43)):
         for name, run in sides.items():
             start = time.perf_counter()
             run(float(b))
