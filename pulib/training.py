@@ -729,14 +729,15 @@ def resume(checkpoint, first: bool, *run) -> int:
         try:
             content = read_tensors(read_file(path), path)
         except DataError as error:
-            damaged.append((path, error))
+            if os.path.lexists(path):  # else another run of this folder has thinned it out
+                damaged.append((path, error))
             continue
         for other, fault in damaged:
             pass_over(other, fault, first)
         return load_checkpoint(path, *content, *run)
     if damaged:
         raise damaged[0][1]
-    return 0
+    return resume(checkpoint, first, *run) if files else 0
 
 
 def load_checkpoint(

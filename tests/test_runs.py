@@ -193,6 +193,25 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     assert (tmp_path / "step_00000006.checkpoint").exists()
 
 
+def test_checkpoints_that_another_run_thins_out_are_not_damaged(tmp_path, monkeypatch, tried):
+    """It ends between the look at the folder and the reading."""
+    run_in(tmp_path, keep=2)
+    whole = content(tmp_path / "step_00000006.checkpoint")
+    (tmp_path / "step_00000006.checkpoint").unlink()
+    read = training.read_file
+
+    def thinned_out(path, *args):
+        monkeypatch.setattr(training, "read_file", read)
+        assert path.name == "step_00000005.checkpoint" and run_in(tmp_path, keep=1) == [6]
+        return read(path, *args)
+
+    monkeypatch.setattr(training, "read_file", thinned_out)
+    assert run_in(tmp_path) == [6]  # not anew
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000006.checkpoint"]
+    assert_same(content(tmp_path / "step_00000006.checkpoint"), whole)
+    tried("fault", "another run in the same folder deletes older checkpoints while this one begins", "it goes on from the newest")
+
+
 def test_checkpoints_of_other_settings_are_refused_not_passed_over(tmp_path):
     run_in(tmp_path)
     with pytest.raises(CheckpointError, match="other settings"):
