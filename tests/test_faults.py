@@ -164,7 +164,10 @@ def test_a_run_that_is_ended_at_random_moments_goes_on_bit_for_bit(tmp_path, tri
 
 
 def play_kill_writers(folder: str) -> None:
-    """Writers that write as fast as they can, killed ten times; how many contents were not whole, and files left by the killed and by the next."""
+    """Writers that write as fast as they can, killed ten times; how many contents were not whole, and files left by the killed and by the next.
+
+    They are killed at random moments and, every other time, when a file that is not yet whole is seen beside.
+    """
     path, chance, broken, strays, after = Path(folder) / "run.checkpoint", random.Random(3), 0, 0, 0
     model = new_model((8, 16), T=50)
 
@@ -173,9 +176,11 @@ def play_kill_writers(folder: str) -> None:
             training.save_weights(path, model, step=step)
 
     training.save_weights(path, model, step=-1)
-    for _ in range(10):
-        child = forked(write)
+    for i in range(10):
+        child, end = forked(write), time.monotonic() + 60
         time.sleep(chance.uniform(0.01, 0.1))
+        while i % 2 and len(os.listdir(folder)) < 2 and time.monotonic() < end:
+            pass
         os.kill(child, signal.SIGKILL)
         ended(child)
         try:

@@ -244,7 +244,7 @@ def test_the_sieve_tells_hidden_sensitive_images_from_normal_ones(monkeypatch):
     monkeypatch.setattr(judges, "BATCH_UNLABELED", 12)
     monkeypatch.setattr(judges, "BATCH_SENSITIVE", 6)
     u, s, hidden = torch.cat([tinted(120, 1, 50), tinted(30, 0, 51)]), tinted(40, 0, 52), torch.arange(150) >= 120
-    found = colour_sieve(u, s, 0.2, folds=2, steps=20)
+    found = colour_sieve(u, s, 0.2, seed=1, folds=2, steps=40)  # far from all bounds below: CPUs round differently, and a training goes its own way on each
     called = found.unlabeled >= found.threshold
     assert called.sum() == 30 and called[hidden].double().mean() > 0.75 and found.sensitive.shape == (40,)
     assert found.unlabeled.mean() == pytest.approx(0.2, abs=0.1)
