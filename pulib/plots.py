@@ -85,12 +85,17 @@ def source(*objects: Callable) -> Source:
 
 def render(figure: Figure, alt: str, n_colours: int = 64) -> Picture:
     """A figure as a `Picture`, at 144 dots per inch and in few colours, which makes notebooks several times smaller."""
-    raw, small = io.BytesIO(), io.BytesIO()
-    with DRAWING:
-        figure.savefig(raw, format="png", dpi=DPI)
-    reduced = Image.open(raw).convert("RGB").quantize(n_colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    reduced = Image.open(_png(figure)).convert("RGB").quantize(n_colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(small, "png", optimize=True)
     return Picture(small.getvalue(), alt, round(figure.get_figwidth() * 96))
+
+
+def _png(figure: Figure, **options) -> io.BytesIO:
+    raw = io.BytesIO()
+    with DRAWING:
+        figure.savefig(raw, format="png", dpi=DPI, **options)
+    return raw
 
 
 def new_figure(width: float = 6.4, height: float = 3.6, rows: int = 1, columns: int = 1, gap: float | None = None, **kwargs) -> tuple[Figure, np.ndarray]:
@@ -813,7 +818,4 @@ def _placed(width: float, height: float, *places: tuple[float, float, float, flo
 
 def _quick(figure: Figure, alt: str) -> Picture:
     """A figure as a `Picture` without reducing its colours: larger, and sooner there."""
-    raw = io.BytesIO()
-    with DRAWING:
-        figure.savefig(raw, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
-    return Picture(raw.getvalue(), alt, round(figure.get_figwidth() * 96))
+    return Picture(_png(figure, pil_kwargs={"compress_level": 1}).getvalue(), alt, round(figure.get_figwidth() * 96))

@@ -233,9 +233,11 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     except NotImplementedError:  # a file system without locks
         held = nullcontext()
     with held:
-        yield
-        with suppress(OSError):  # done, so nobody needs it again; it stays where the work failed, as those who wait go on with it
-            os.unlink(lock.lock_file)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # those who wait see that it is gone, and take a new one: filelock looks for that since 3.24
+                os.unlink(lock.lock_file)
 
 
 def _archives(source: str, folder: Path) -> list[tuple[list[str], Path, str]]:

@@ -537,14 +537,14 @@ def test_the_gradient_through_s_keeps_its_budget_and_its_direction(budget):
 
 
 def test_fit_keeps_to_its_budget():
-    """Out of reach it changes nothing; next to nothing is training on U alone. Compared by the losses on U, to rounding, which training enlarges: to 0.0007 after 4 steps on CPUs without AVX."""
+    """Out of reach it changes nothing; next to nothing is training on U alone. Compared by the losses on U, to rounding, which a larger lr and more steps enlarge."""
     def run(objective, sensitive=SENSITIVE, budget=None):
-        return [r.loss_u for r in fit(new_model((8, 8)), UNLABELED, objective, short(4, warmup=0, lr=1e-2, budget=budget), sensitive)]
+        return [r.loss_u for r in fit(new_model((8, 8)), UNLABELED, objective, short(4, warmup=0, lr=3e-3, budget=budget), sensitive)]
 
     plain, alone = run(exact_pu), run(unsupervised_risk, None)
-    assert run(exact_pu, budget=1e6) == pytest.approx(plain, rel=2e-3)
-    assert run(exact_pu, budget=1e-6) == pytest.approx(alone, rel=2e-3)
-    assert plain[-1] != pytest.approx(alone[-1], rel=2e-2)
+    assert run(exact_pu, budget=1e6) == pytest.approx(plain, rel=1e-3)
+    assert run(exact_pu, budget=1e-6) == pytest.approx(alone, rel=1e-3)
+    assert plain[-1] != pytest.approx(alone[-1], rel=1e-2)
 
 
 def test_a_resumed_optimiser_has_its_moments_in_the_order_that_the_weights_have(tmp_path):
